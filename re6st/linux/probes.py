@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, arrival, echo_socket, hear_only, note_arrivals
@@ -23,6 +24,17 @@ SIZE = 256
 
 Target = tuple[IPv6Address, int]
 """An address and, for a link-local one, the index of its interface; else 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class EchoAnswer:
+    """An answer to a request of ours."""
+
+    target: Target
+    number: int
+    """That of the request."""
+    seconds: float
+    """How long after the request the answer was there, whenever it is read."""
 
 
 class ProbeSocket:
@@ -41,8 +53,10 @@ class ProbeSocket:
         for each in (self._socket, *self._from.values()):
             each.close()
 
-    def ask(self, address: IPv6Address, index: int = 0, source: IPv6Address | None = None) -> None:
-        """Send one request. What keeps it from being sent, as a way that is not there, is as good as a loss."""
+    def ask(self, address: IPv6Address, index: int = 0, source: IPv6Address | None = None) -> int | None:
+        """Send one request, and return its number. Where something keeps it from being sent, as a way that is not
+        there, there is none; this is as good as a loss.
+        """
         token = os.urandom(8)
         while len(self._waiting) >= WAITING:
             del self._waiting[next(iter(self._waiting))]
@@ -51,10 +65,11 @@ class ProbeSocket:
         try:
             self._asks_from(source).sendto(request, (str(address), 0, 0, index))
         except OSError:
-            pass
+            return None
+        return int.from_bytes(token)
 
-    def answers(self) -> Iterator[tuple[Target, float]]:
-        """Who has answered since, and how long after the request the answer was there, whenever it is read."""
+    def answers(self) -> Iterator[EchoAnswer]:
+        """What was answered since, in the order in which it came."""
         for each in (self._socket, *self._from.values()):
             yield from self._answers_to(each)
 
@@ -72,7 +87,7 @@ class ProbeSocket:
             self._from[source] = made
         return self._from[source]
 
-    def _answers_to(self, asks: socket.socket) -> Iterator[tuple[Target, float]]:
+    def _answers_to(self, asks: socket.socket) -> Iterator[EchoAnswer]:
         for _ in range(READ_AT_ONCE):
             try:
                 data, ancillary, _, (host, _, _, index) = asks.recvmsg(SIZE, SIZE)
@@ -85,7 +100,7 @@ class ProbeSocket:
             address = IPv6Address(host.partition("%")[0])
             if waiting is not None and waiting[0] == (address, index if address.is_link_local else 0):
                 del self._waiting[data[-8:]]
-                yield waiting[0], max(0.0, came - waiting[1])
+                yield EchoAnswer(waiting[0], int.from_bytes(data[-8:]), max(0.0, came - waiting[1]))
 
     def _open(self) -> socket.socket:
         """Raises OSError."""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
@@ -24,11 +25,13 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, prefix_of, subnet
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.detours import Detour, LowestCosts, Way, detours, for_packets_of
-from re6st.core.routing.liveness import QUIET, Liveness, LivenessFindings
+from re6st.core.routing.liveness import LEAST, QUIET, Liveness, LivenessFindings
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.telemetry.report import Record
 from re6st.core.words import plural
+from re6st.linux.probes import EchoAnswer
 from re6st.noded.link_counts import LinkCounts, LinkEnds, NeighbourMacs, PacketCounters, TableSource
+from re6st.noded.link_losses import LinkLosses
 
 LASTING = 5.0
 """Seconds after which a tunnel of ours that is dead is closed, so that another is opened, although babel still has a
@@ -52,8 +55,8 @@ log = logging.getLogger(__name__)
 class Asker(Protocol):
     """Who sends echo requests and hears the answers: linux/probes.py."""
 
-    def ask(self, address: IPv6Address, index: int = 0, source: IPv6Address | None = None) -> None: ...
-    def answers(self) -> Iterator[tuple[tuple[IPv6Address, int], float]]: ...
+    def ask(self, address: IPv6Address, index: int = 0, source: IPv6Address | None = None) -> int | None: ...
+    def answers(self) -> Iterator[EchoAnswer]: ...
     def close(self) -> None: ...
 
 
@@ -110,7 +113,9 @@ class _Proof:
 
 
 class DeadLinks:
-    """Watches the links of tunnels with babel's neighbours behind them. `event` tells the policy."""
+    """Watches the links of tunnels with babel's neighbours behind them. `event` tells the policy. `avoided` are those
+    that it avoids, as packets get lost there: these are led around too.
+    """
 
     def __init__(
         self,
@@ -121,9 +126,11 @@ class DeadLinks:
         machine: LinkMachine,
         event: Callable[[policy.Event], None],
         event_log: EventLog,
+        avoided: Callable[[], frozenset[NextHop]] = frozenset,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.liveness = Liveness()
+        self.losses = LinkLosses(ends, event, avoided)
         self._network = network
         self._address, self._subnet = address(network, own), subnet(network, own)
         self._routing = routing
@@ -156,10 +163,11 @@ class DeadLinks:
         """For the operator."""
         return {
             "active": self._active,
-            "probes": self.liveness.probes,
+            "probes": self.liveness.probes + self.losses.measured.asked_for,
             "died": self.liveness.deaths,
             "dead": len(self.liveness.dead),
-            "detours": sum(detour.leads_around for detour in self._detours.values()),
+            "lossy": len(self.losses.measured.lossy),
+            "detours": len({way[0] for way, detour in self._detours.items() if detour.leads_around}),
         }
 
     async def run(self) -> None:
@@ -172,9 +180,7 @@ class DeadLinks:
                     if self._trouble != (trouble := str(error.strerror)):
                         self._trouble = trouble
                         log.warning("links are not watched for packets: %s. It is tried again", trouble)
-                self._active = False
-                await self._lead_around({})
-                await self._tell_planes(frozenset())
+                await self._rest()
                 await asyncio.sleep(AGAIN)
         finally:
             self._active = False
@@ -189,8 +195,7 @@ class DeadLinks:
                 while True:
                     self._active = self._machine.filter.counts
                     if not self._active:
-                        await self._lead_around({})
-                        await self._tell_planes(frozenset())
+                        await self._rest()
                     else:
                         await self.look(traffic, echo)
                         self._trouble = ""
@@ -200,50 +205,67 @@ class DeadLinks:
         finally:
             traffic.close()
 
+    async def _rest(self) -> None:
+        """Nothing is known of the links."""
+        self._active = False
+        self.losses.stop(self._clock())
+        await self._lead_around({})
+        await self._tell_planes(frozenset())
+
     def pause(self, now: float) -> float:
         """Seconds until the next look."""
-        pause = self.liveness.pause(now)
+        pause = max(min(self.liveness.pause(now), self.losses.measured.pause(now)), LEAST)
         awaited = any(not proof.heard and now < proof.until for proof in self._proofs.values())
         return min(pause, HASTE) if awaited else pause
 
     async def look(self, traffic: PacketCounters, echo: Asker) -> None:
         """Look once, and do what follows. Raises OSError."""
-        indexes: dict[str, int] = {}
-        for (ip, index), seconds in echo.answers():
-            self._answered(ip, index, seconds)
+        for answer in echo.answers():
+            self._answered(answer)
         now = self._clock()
         if self._counts.follow(now, at_once=bool(self._detours), quiet=self.liveness.quiet and not self._counts.ended):
             self._costs = self._lowest.note(self._counts.costs, now)
         packets = self._counts.count(traffic, self.liveness)
         now = self._clock()
         found = self.liveness.look(packets, now, self._counts.over_tcp, self._counts.ended)
+        ask = partial(_ask, echo, {})
         for hop in found.probe:
-            with suppress(OSError):
-                index = indexes.setdefault(hop.interface, socket.if_nametoindex(hop.interface))
-                echo.ask(hop.address, index)
+            ask(hop)
         dead = self.liveness.dead
+        sent = self._counts.losing(packets)
+        self.losses.look({hop: count for hop, count in sent.items() if hop not in dead}, self._counts.missed, now, ask)
+        left = dead | self.losses.avoided
         self._since = {hop: since for hop, since in self._since.items() if hop in dead}
-        self._owners = {hop: owner for hop, owner in self._owners.items() if hop in dead}
-        self._proofs = {key: proof for key, proof in self._proofs.items() if key[0] in dead}
-        if dead or self._detours:
+        self._owners = {hop: owner for hop, owner in self._owners.items() if hop in left}
+        self._proofs = {key: proof for key, proof in self._proofs.items() if key[0] in left}
+        if left or self._detours:
             self._since |= dict.fromkeys(found.died, now)
-            await self._follow(dead, self.liveness.doubtful, now, echo)
-        await self._tell_planes(dead)  # what may wait goes by them
+            await self._follow(left, left | self.liveness.doubtful | self.losses.measured.lossy, now, echo)
+        await self._tell_planes(left)  # what may wait goes by them
         self._tell(found, now)
 
-    def _answered(self, ip: IPv6Address, index: int, seconds: float) -> None:
+    def _answered(self, answer: EchoAnswer) -> None:
+        (ip, index), now = answer.target, self._clock()
         if index:
             with suppress(OSError):
-                self.liveness.answered(NextHop(ip, socket.if_indextoname(index)), seconds)
+                hop = NextHop(ip, socket.if_indextoname(index))
+                self.liveness.answered(hop, answer.seconds)
+                self.losses.measured.answered(hop, answer.number, answer.seconds, now)
             return
         for proof in self._proofs.values():
-            if proof.address == ip and (now := self._clock()) < proof.until:
+            if proof.address == ip and now < proof.until:
                 proof.heard, proof.until = True, now + PROOF
 
     # -- ways around --
 
-    async def _follow(self, dead: frozenset[NextHop], doubtful: frozenset[NextHop], now: float, echo: Asker) -> None:
-        self._search(dead, doubtful, now)
+    async def _follow(self, left: frozenset[NextHop], doubtful: frozenset[NextHop], now: float, echo: Asker) -> None:
+        """Lead around the links that are dead or avoided.
+
+        By a detour to the neighbour at the other end of one that is only avoided, no packets go but those of our own
+        subnet, even where it is heard by it: the neighbour whom it leads by may avoid its own link there, and lead back
+        to us, and both be heard by the links that lose packets.
+        """
+        self._search(left, doubtful, now)
         wanted = {}
         for way, detour in self._found.items():
             if not detour.unproved:
@@ -254,13 +276,16 @@ class DeadLinks:
             proof = self._proof(self._asked_for[way], now)
             if now >= proof.until:
                 continue
-            if proof.heard:
+            if proof.heard and detour.instead_of in self.liveness.dead:
                 wanted[way] = detour
             elif isinstance(way[0], IPv6Network) and self._subnet.subnet_of(way[1]):
                 wanted |= for_packets_of(way, self._subnet, detour)
         await self._lead_around(wanted)
-        for proof in self._proofs.values():
-            pause = ASK_LATER if proof.heard else 0.0 if proof.asked < 0 else ASK
+        for key in set(self._asked_for.values()) & self._proofs.keys():
+            proof = self._proofs[key]
+            # Where some answers get lost they come by the link that is avoided.
+            seldom = proof.heard and key[0] in self.liveness.dead
+            pause = ASK_LATER if seldom else 0.0 if proof.asked < 0 else ASK
             if proof.address is not None and now < proof.until and now - proof.asked >= pause:
                 proof.asked = now
                 echo.ask(proof.address, source=self._address)
@@ -314,7 +339,8 @@ class DeadLinks:
 
     def _tell(self, found: LivenessFindings, now: float) -> None:
         for hop, silent in found.died.items():
-            around = sum(detour.instead_of == hop and detour.leads_around for detour in self._detours.values())
+            led = (way[0] for way, each in self._detours.items() if each.instead_of == hop and each.leads_around)
+            around = len(set(led))
             peer = self._ends.owner_at(hop)
             log.warning(
                 "the link with %s on %s is dead: %s. %s",
@@ -342,3 +368,13 @@ class DeadLinks:
                 peer = self._ends.owner_at(hop)
                 if peer is not None and not self._ends.is_shared(hop.interface):
                     self._event(policy.LinkDead(peer, hop.interface))
+
+
+def _ask(echo: Asker, indexes: dict[str, int], hop: NextHop) -> int | None:
+    """Ask a neighbour for a sign of life; the number of the request, if it went out."""
+    try:
+        if hop.interface not in indexes:
+            indexes[hop.interface] = socket.if_nametoindex(hop.interface)
+    except OSError:
+        return None
+    return echo.ask(hop.address, indexes[hop.interface])

@@ -5,7 +5,7 @@ It looks many times a second while there is traffic. Whom it is about changes se
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
@@ -19,6 +19,8 @@ from re6st.linux.link_traffic import Shared
 
 FOLLOW, FOLLOW_QUIET = 0.2, 1.0
 """Seconds between two looks at who the neighbours are; and while nothing goes anywhere."""
+NEWEST = 0x8000
+"""The bit of the last hello in a history of them (RFC 8966 appendix A.1)."""
 LOOK_UP = 2.0
 """Seconds between two questions for what tells neighbours behind a server apart: hardware addresses, IPv4 addresses."""
 
@@ -76,6 +78,8 @@ class LinkCounts:
         """Links on which everything waits for a lost packet."""
         self.ended: frozenset[NextHop] = frozenset()
         """Links whose tunnel has ended, although babel has a neighbour there for a moment still."""
+        self.missed: frozenset[NextHop] = frozenset()
+        """Those by which the last hello did not come, though others did."""
         self._routing = routing
         self._ends = ends
         self._hardware = hardware
@@ -104,6 +108,8 @@ class LinkCounts:
         self._alone = [hop for hop in self.costs if hop.interface not in self._servers]
         slow = {name for name in names if self._ends.is_over_tcp(name)}
         self.over_tcp = frozenset(hop for hop in self.costs if hop.interface in slow)
+        reaches = ((each.key, each.reach) for each in self._routing.table.neighbours.values())
+        self.missed = frozenset(hop for hop, reach in reaches if hop in self.costs and 0 < reach < NEWEST)
         shared = [hop for hop in self.costs if hop.interface in self._servers]
         self.ended = self._ends.left(shared)
         self._follow_shared(shared, now)
@@ -130,6 +136,10 @@ class LinkCounts:
                 to_it = sum(went.get(key, 0) for key in each.sent_to)
                 found[each.hop] = Packets(came.get(each.heard_as, 0), to_it)
         return found
+
+    def losing(self, packets: Mapping[NextHop, Packets]) -> dict[NextHop, int]:
+        """What went by those links that have an interface of their own, and on which packets may get lost."""
+        return {hop: packets[hop].sent for hop in self._alone if hop in packets and hop not in self.over_tcp}
 
     def _has_end(self, hop: NextHop) -> bool:
         """Whether there is a tunnel: where we have ended ours, babel may still have a neighbour for a moment."""

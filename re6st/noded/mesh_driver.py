@@ -138,8 +138,8 @@ class MeshDriver:
             case policy.DrainClient(peer, hop):
                 log.info("draining the tunnel from %s", peer)
                 tunnels.drain(hop.interface, hop.address)
-            case policy.AvoidLink(peer, hop):
-                log.info("packets get lost on the link with %s: other routes are used", peer)
+            case policy.AvoidLink(peer, hop, sign):
+                log.info("packets get lost on the link with %s, as %s: other routes are used", peer, sign)
                 tunnels.drain(hop.interface, hop.address)
             case policy.TrustLink(peer, hop):
                 log.info("the link with %s is used again", peer)

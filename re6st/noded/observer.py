@@ -294,7 +294,8 @@ class Observer:
     def _list_tunnels(self, given: _Arguments) -> Record:
         given.end()
         now = asyncio.get_running_loop().time()
-        return {"tunnels": report.tunnels(self._mesh, self._routing.table, self._tunnels.links(), now)}
+        links, lost = self._tunnels.links(), self._dead_links.losses.measured.share
+        return {"tunnels": report.tunnels(self._mesh, self._routing.table, links, now, lost)}
 
     def _list_uplinks(self, given: _Arguments) -> Record:
         given.end()

@@ -223,7 +223,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         driver.event(policy.BulkSurveyed(None if plane is None else plane.survey()))
 
     throughput.changed, throughput.watch = capacities.follow, look_beside
-    dead = _dead_links(base, machine, routing, throughput, tunnels, driver, event_log)
+    dead = _dead_links(base, machine, routing, throughput, tunnels, driver, mesh, event_log)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     driver.start(tunnels, peers, AskRegistry(base.first_peer, known, driver, base.updates, tasks))
@@ -345,6 +345,7 @@ def _dead_links(
     throughput: Throughput,
     tunnels: Tunnels,
     driver: MeshDriver,
+    mesh: policy.Mesh,
     log: EventLog,
 ) -> DeadLinks:
     kernel = machine.kernel
@@ -357,8 +358,8 @@ def _dead_links(
         ProbeSocket,
         (throughput,),
     )
-    identity = base.identity
-    return DeadLinks(identity.trust.network, identity.prefix, routing, tunnels.ends, means, driver.event, log)
+    network, own = base.identity.trust.network, base.identity.prefix
+    return DeadLinks(network, own, routing, tunnels.ends, means, driver.event, log, lambda: mesh.avoided_links)
 
 
 def _multicast(base: Base, machine: MachineRooms) -> multicast.Multicast:

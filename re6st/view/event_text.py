@@ -74,6 +74,8 @@ def event_words(event: Answer) -> str:
     text = _HAPPENED.get(event["kind"], f"{event['kind']} {{peers}}")
     if event["kind"] == "babel-ended" and event["reason"]:
         text = "babeld is started again: {reason}"
+    if event["kind"] == "link-avoided" and event["reason"]:
+        text = "packets get lost on the link with {peers}, as {reason}: other routes are used"
     words = text.format(peers=peers, count=plural(event["count"], "node"), reason=event["reason"])
     if event["seconds"] is None:
         return words

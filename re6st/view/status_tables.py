@@ -54,9 +54,16 @@ def tunnel_table(tunnels: Sequence[Answer], width: int | None) -> list[Line]:
         )
         for t in sorted(tunnels, key=lambda t: (t["direction"] == "in", *_order(t["peer"])))
     ]
+    avoided = (avoidance(each) for each in tunnels if each.get("avoided"))
     why_not = (f"{peers}: no WireGuard, {reason}" for peers, reason in without_wireguard(tunnels))
     columns = [each for each in _TUNNELS if bound or each.name != "UPLINK"]
-    return [*table(columns, rows, width), *((Span(line, "warning"),) for line in why_not)]
+    return [*table(columns, rows, width), *((Span(line, "warning"),) for line in (*avoided, *why_not))]
+
+
+def avoidance(tunnel: Answer) -> str:
+    """Why other ways are used than a tunnel."""
+    part = "" if tunnel["lost_percent"] is None else f" ({tunnel['lost_percent']}% of late)"
+    return f"{tunnel['peer']}: avoided, as {tunnel['avoided']}{part}"
 
 
 def without_wireguard(tunnels: Sequence[Answer]) -> Iterator[tuple[str, str]]:

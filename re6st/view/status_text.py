@@ -118,11 +118,13 @@ def _dropped(packets: Answer | None, width: int | None) -> list[Line]:
 
 
 def _links(links: Answer | None, width: int | None) -> list[Line]:
-    """What dead links there are and were; nothing while there was none."""
-    if links is None or not links["died"]:
+    """What dead and lossy links there are, and dead ones there were; nothing while there was none."""
+    lossy = 0 if links is None else links.get("lossy", 0)  # an older daemon does not look for them
+    if links is None or not (links["died"] or lossy):
         return []
     now = f"; {links['dead']} now, {plural(links['detours'], 'destination')} led around" if links["dead"] else ""
-    return _fact("links", f"{links['died']} found dead, {plural(links['probes'], 'probe')} sent{now}", width)
+    lose = f"; on {lossy} packets get lost" if lossy else ""
+    return _fact("links", f"{links['died']} found dead, {plural(links['probes'], 'probe')} sent{now}{lose}", width)
 
 
 def _uplinks(uplinks: Answer | None, width: int | None) -> list[Line]:

@@ -20,7 +20,7 @@ from re6st.linux import detour_routes
 from re6st.linux.detour_routes import DetourRoutes
 from re6st.linux.icmpv6 import ECHO_REQUEST, hear_only, raw_echo_socket
 from re6st.linux.link_traffic import LinkTraffic
-from re6st.linux.probes import ProbeSocket
+from re6st.linux.probes import EchoAnswer, ProbeSocket
 from re6st.linux.rtnetlink import Netlink
 from re6st.noded.packet_filter import PacketFilter
 from testbed import Bed, Host, wait_until
@@ -102,8 +102,8 @@ def test_a_neighbour_answers_echo_requests_and_only_for_itself(world: World) -> 
     world.follow(COUNTED)
     hop, index = link_local(member, TUNNEL), index_of(node, TUNNEL)
     with closing(node.namespace.call(ProbeSocket)) as echo:
-        heard: list[tuple[tuple[IPv6Address, int], float]] = []
-        echo.ask(hop, index)
+        heard: list[EchoAnswer] = []
+        number = echo.ask(hop, index)
         echo.ask(IPv6Address("fe80::dead"), index)
 
         def answered() -> bool:
@@ -113,16 +113,16 @@ def test_a_neighbour_answers_echo_requests_and_only_for_itself(world: World) -> 
         wait_until(answered, 5, "an answer")
         time.sleep(0.3)  # another one would come meanwhile
         heard.extend(echo.answers())
-        ((target, seconds),) = heard
-        assert target == (hop, index)
-        assert 0 <= seconds < 0.3
+        (answer,) = heard
+        assert (answer.target, answer.number) == ((hop, index), number)
+        assert 0 <= answer.seconds < 0.3
         echo.ask(IPv6Address("2001:db8:42:2::1"))
-        wait_until(lambda: any(one == (IPv6Address("2001:db8:42:2::1"), 0) for one, _ in echo.answers()), 5, "far")
-        echo.ask(hop, 99)  # no such interface: no error
+        wait_until(lambda: any(one.target == (IPv6Address("2001:db8:42:2::1"), 0) for one in echo.answers()), 5, "far")
+        assert echo.ask(hop, 99) is None, "no such interface: no error"
         own, there = IPv6Address("2001:db8:42:1::1"), IPv6Address("2001:db8:42:2::1")
         echo.ask(there, source=IPv6Address("2001:db8:42:77::1"))  # no address of ours: no error
         node.namespace.call(lambda: echo.ask(there, source=own))
-        wait_until(lambda: any(one == (there, 0) for one, _ in echo.answers()), 5, "an answer to our address")
+        wait_until(lambda: any(one.target == (there, 0) for one in echo.answers()), 5, "an answer to our address")
 
 
 def test_a_raw_socket_may_be_woken_by_answers_to_its_own_requests_alone(world: World) -> None:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
+from random import Random
 
 import pytest
 
@@ -15,9 +16,10 @@ from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_lines import Neighbour, NextHop, Route, Table
-from re6st.core.routing.detours import ANYWHERE, Detour, Way
+from re6st.core.routing.detours import ANYWHERE, NOWHERE, Detour, Way
 from re6st.core.telemetry.event_log import EventLog
 from re6st.linux.link_traffic import Shared
+from re6st.linux.probes import EchoAnswer
 from re6st.noded.dead_links import DeadLinks, LinkMachine
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -44,7 +46,7 @@ class World:
     local: dict[str, int] = field(default_factory=dict)
     shared_now: Shared = field(default_factory=Shared)
     asked: list[tuple[IPv6Address, int]] = field(default_factory=list)
-    heard: list[tuple[tuple[IPv6Address, int], float]] = field(default_factory=list)
+    heard: list[EchoAnswer] = field(default_factory=list)
     routes: dict[Way, Detour] = field(default_factory=dict)
     events: list[policy.Event] = field(default_factory=list)
     wanted: tuple[AddressPlan, ...] = ()
@@ -58,12 +60,21 @@ class World:
     gone: set[NextHop] = field(default_factory=set)
     """Whose tunnels have ended."""
     avoided: frozenset[NextHop] = frozenset()
-    """The dead links of which the second plane was told."""
+    """The links of which the second plane was told."""
+    lost: dict[IPv6Address, float] = field(default_factory=dict)
+    """Which part of the requests to an address is not answered, by chance."""
+    rng: Random = field(default_factory=lambda: Random(1))
+    lossy: frozenset[NextHop] = frozenset()
+    """Those that the policy avoids."""
 
     def __post_init__(self) -> None:
         self.event_log = EventLog()
         machine = LinkMachine(self, self, self, self, lambda: self, lambda: self, (self,))
-        self.room = DeadLinks(NETWORK, OWN, self, self, machine, self.events.append, self.event_log, lambda: self.now)
+        self.room = DeadLinks(
+            *(NETWORK, OWN, self, self, machine, self.events.append, self.event_log),
+            avoided=lambda: self.lossy,
+            clock=lambda: self.now,
+        )
 
     # the ends and their hardware addresses
 
@@ -101,14 +112,15 @@ class World:
 
     # echo requests
 
-    def ask(self, address: IPv6Address, index: int = 0, source: IPv6Address | None = None) -> None:
+    def ask(self, address: IPv6Address, index: int = 0, source: IPv6Address | None = None) -> int:
         self.asked.append((address, index))
         if source is not None:
             self.sources.append(source)
-        if address in self.answers_to:
-            self.heard.append(((address, index), 0.01))
+        if address in self.answers_to and self.rng.random() >= self.lost.get(address, 0.0):
+            self.heard.append(EchoAnswer((address, index), len(self.asked), 0.01))
+        return len(self.asked)
 
-    def answers(self) -> Iterator[tuple[tuple[IPv6Address, int], float]]:
+    def answers(self) -> Iterator[EchoAnswer]:
         while self.heard:
             yield self.heard.pop(0)
 
@@ -179,5 +191,8 @@ def make_world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def around(world: World) -> list[Way]:
-    """What is led around dead links."""
-    return [way for way, detour in world.routes.items() if detour.leads_around]
+    """What is led around dead links. Packets of ours that have no source yet go as those from our subnet do."""
+    found = [way for way, detour in world.routes.items() if detour.leads_around]
+    ours = {way[0] for way in found if way[1] == OURS}
+    assert {way[0] for way in found if way[1] == NOWHERE} <= ours
+    return [way for way in found if way[1] != NOWHERE]

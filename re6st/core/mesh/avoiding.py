@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from re6st.core.mesh.events import Action, AvoidLink, TrustLink
+from re6st.core.mesh.events import Action, AvoidLink, LossSign, TrustLink
 from re6st.core.mesh.state import State
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
@@ -37,10 +37,15 @@ class _Link:
     """Until when it is avoided, or after that until when it is not to be again."""
     seen: float
     """When it was last lossy."""
+    sign: LossSign
     times: int = 1
+    measured: bool = False
+    """Whether that was by echo requests, which go on meanwhile: so it is known when it is a good one again."""
     avoided: bool = True
     broken: bool = False
     """Its tunnel ended meanwhile: the next one, which leads the same way, is avoided for the rest of the time."""
+    recovers: bool = False
+    """It was avoided for its time: hellos that are missed are those that we dropped."""
 
     def waits(self, now: float) -> bool:
         """Whether the next tunnel is to be avoided without having lost anything."""
@@ -61,11 +66,22 @@ class Avoiding:
         """Those whose links are avoided now."""
         return frozenset(peer for peer, link in self._links.items() if link.avoided)
 
+    @property
+    def signs(self) -> dict[Prefix, LossSign]:
+        """By what it was seen that these lose packets."""
+        return {peer: link.sign for peer, link in self._links.items() if link.avoided}
+
+    @property
+    def hops(self) -> frozenset[NextHop]:
+        """The next hops of these links."""
+        return frozenset(link.hop for link in self._links.values() if link.avoided)
+
     def watch(self, now: float) -> None:
         """Take note of what the links have been like until now."""
         for peer, link in self._links.items():
-            if link.avoided and peer in self._state.lossy:
-                link.seen = now
+            measured = link.hop in self._state.lossy_links
+            if link.avoided and (measured or peer in self._state.lossy):
+                link.seen, link.measured = now, measured
 
     def deadlines(self) -> Iterator[float]:
         """When something may be to be done though nothing happens. Moments that have passed may be among them."""
@@ -98,12 +114,15 @@ class Avoiding:
                 link.until = now + self._time(1)
             elif now < link.until:
                 continue
+            elif now - link.seen < RECENT and link.measured:
+                link.until = link.seen + RECENT
+                continue
             elif now - link.seen < RECENT:
                 link.times += 1
                 link.until = now + self._time(link.times)
                 continue
             else:
-                link.until = now + FORGETS
+                link.until, link.recovers = now + FORGETS, True
             link.avoided = False
             actions.append(TrustLink(peer, link.hop))
         return actions
@@ -129,34 +148,46 @@ class Avoiding:
         if not bad or not self._state.settings.drains:
             return []
         # Where most are bad it is our own uplink's doing, and none of the others is better.
-        if 2 * len(bad.keys() | self.peers) > len(self._state.survey.neighbours.keys() | self.peers):
+        worse = bad.keys() | self.peers | self._suspected()
+        if 2 * len(worse) > len(self._state.survey.neighbours.keys() | self.peers):
             return []
         if any(link.avoided and now - link.since < SPACING for link in self._links.values()):
             return []
-        for peer, hop in bad.items():
+        for peer, (hop, sign) in bad.items():
             known = self._links.get(peer)
             if known is not None and known.waits(now):
-                self._links[peer] = _Link(hop, now, known.until, now, known.times)
-            elif known is None or now >= known.until:
+                self._links[peer] = _Link(hop, now, known.until, now, sign, known.times)
+            elif known is None or now >= known.until or (known.recovers and sign is LossSign.REQUESTS):
                 times = known.times + 1 if known else 1
-                self._links[peer] = _Link(hop, now, now + self._time(times), now, times)
+                self._links[peer] = _Link(hop, now, now + self._time(times), now, sign, times)
             else:
                 continue
-            return [AvoidLink(peer, hop)]
+            return [AvoidLink(peer, hop, sign)]
         return []
+
+    def _suspected(self) -> set[Prefix]:
+        hops = self._state.suspected_links
+        neighbours = self._state.survey.neighbours.items()
+        return {peer for peer, links in neighbours if any(link.hop in hops for link in links)} if hops else set()
 
     def _time(self, times: int) -> float:
         return min(TIME_FIRST * 2.0 ** min(times - 1, DOUBLINGS), TIME_LAST) * self._rng.uniform(1, 2)
 
-    def _lossy(self, now: float) -> dict[Prefix, NextHop]:
+    def _lossy(self, now: float) -> dict[Prefix, tuple[NextHop, LossSign]]:
         """Neighbours on whose link packets get lost now, or did on the one before, as far as we do not avoid it yet."""
-        state, found = self._state, dict[Prefix, NextHop]()
+        state, found = self._state, dict[Prefix, tuple[NextHop, LossSign]]()
         for peer, links in state.survey.neighbours.items():
             if len(links) != 1:
                 continue  # of two links to one peer it is not known which
             known, hop = self._links.get(peer), links[0].hop
             if not self._is_held(peer, hop) or hop.interface in state.settings.lan or (known and known.avoided):
                 continue
-            if peer in state.lossy or hop in state.survey.patchy or (known and known.waits(now)):
-                found[peer] = hop
+            if hop in state.lossy_links:
+                found[peer] = hop, LossSign.REQUESTS
+            elif peer in state.lossy:
+                found[peer] = hop, LossSign.SENT_AGAIN
+            elif hop in state.survey.patchy:
+                found[peer] = hop, LossSign.HELLOS
+            elif known and known.waits(now):
+                found[peer] = hop, known.sign
         return found

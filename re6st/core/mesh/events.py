@@ -7,6 +7,7 @@ speak with the same policy.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from re6st.core.interfaces import is_link
 from re6st.core.prefix import Prefix
@@ -160,6 +161,15 @@ class TunnelsLossy:
 
 
 @dataclass(frozen=True, slots=True)
+class LinksLossy:
+    """Echo requests get lost on the links with the neighbours at these next hops, and on no others that are asked."""
+
+    hops: frozenset[NextHop]
+    suspected: frozenset[NextHop] = frozenset()
+    """On these too, as far as a few requests can tell: if there are many, it is our own line."""
+
+
+@dataclass(frozen=True, slots=True)
 class LinkDoubted:
     """Nothing comes by our tunnel to this peer, though packets go out, and it answers no probe: it seems dead."""
 
@@ -205,6 +215,7 @@ Event = (
     | SettingsChanged
     | TunnelsOutdated
     | TunnelsLossy
+    | LinksLossy
     | LinkDoubted
     | LinkRevived
     | LinkDead
@@ -254,12 +265,21 @@ class UndrainClient:
     hop: NextHop
 
 
+class LossSign(StrEnum):
+    """By what it was seen that packets get lost on a link."""
+
+    SENT_AGAIN = "TCP has to send much again"
+    HELLOS = "hellos of babel are missed"
+    REQUESTS = "echo requests are not answered"
+
+
 @dataclass(frozen=True, slots=True)
 class AvoidLink:
     """Packets get lost on the link with a neighbour, at this next hop: have babel use other ways."""
 
     peer: Prefix
     hop: NextHop
+    sign: LossSign = field(default=LossSign.HELLOS, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

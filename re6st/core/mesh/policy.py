@@ -38,6 +38,8 @@ from re6st.core.mesh.events import (
     LinkDead,
     LinkDoubted,
     LinkRevived,
+    LinksLossy,
+    LossSign,
     OpenTunnel,
     Resumed,
     Settings,
@@ -58,7 +60,7 @@ from re6st.core.mesh.opening import Opening
 from re6st.core.mesh.phases import Phase
 from re6st.core.mesh.state import State, Tunnel
 from re6st.core.prefix import Prefix
-from re6st.core.routing.babel_lines import INFINITY
+from re6st.core.routing.babel_lines import INFINITY, NextHop
 from re6st.core.routing.survey import SurveyLike
 from re6st.core.wire.datagrams import Endpoint
 
@@ -84,6 +86,7 @@ __all__ = [
     "LinkDead",
     "LinkDoubted",
     "LinkRevived",
+    "LinksLossy",
     "Mesh",
     "OpenTunnel",
     "Phase",
@@ -174,9 +177,14 @@ class Mesh:
         return self._state.connected
 
     @property
-    def avoided(self) -> frozenset[Prefix]:
-        """Peers on whose links packets get lost, so that other ways are used."""
-        return self._avoiding.peers
+    def avoided(self) -> Mapping[Prefix, LossSign]:
+        """Peers on whose links packets get lost, so that other ways are used, and by what that was seen."""
+        return self._avoiding.signs
+
+    @property
+    def avoided_links(self) -> frozenset[NextHop]:
+        """The next hops of these."""
+        return self._avoiding.hops
 
     @property
     def limit(self) -> int:
@@ -249,6 +257,8 @@ class Mesh:
                 self._closing.outdated(peers, now)
             case TunnelsLossy(peers):
                 state.lossy = peers
+            case LinksLossy(hops, suspected):
+                state.lossy_links, state.suspected_links = hops, suspected
             case LinkDoubted(peer, interface):
                 self._closing.doubt_one(peer, interface, now)
             case LinkRevived(peer, interface):

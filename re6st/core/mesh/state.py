@@ -10,6 +10,7 @@ from re6st.core.mesh.events import Settings
 from re6st.core.mesh.phases import Phase, check
 from re6st.core.mesh.quality import Quality
 from re6st.core.prefix import Prefix
+from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import Survey, SurveyLike
 from re6st.core.wire.datagrams import Endpoint
 
@@ -75,6 +76,10 @@ class State:
     """Peers connected to our servers, with the number of their tunnels."""
     lossy: frozenset[Prefix] = frozenset()
     """Peers whose tunnels have to send much again."""
+    lossy_links: frozenset[NextHop] = frozenset()
+    """Neighbours that do not answer many echo requests."""
+    suspected_links: frozenset[NextHop] = frozenset()
+    """Those of which a few are not answered, while there are the others."""
     refreshed: float = 0.0
     """When a tunnel was last opened, or chosen to be replaced."""
 

@@ -34,6 +34,8 @@ AWAY = 2
 Way = tuple[IPv4Network | IPv6Network, IPv6Network]
 """Where a route leads to, and for packets from where; of IPv4 from anywhere."""
 ANYWHERE = IPv6Network("::/0")
+NOWHERE = IPv6Network("::/128")
+"""The source of packets of this machine for which none was chosen yet, as those that open a connection."""
 HALVES = tuple(ANYWHERE.subnets())
 """Anywhere, for the kernel: where it has a route for packets of some sources, it does not look at one for all."""
 _Key = tuple[int, int, int, int, int]
@@ -55,9 +57,10 @@ class Detour:
 
 
 def for_packets_of(way: Way, sources: IPv6Network, detour: Detour) -> dict[Way, Detour]:
-    """The routes for a detour that is for packets of these sources alone; all others go as they did."""
+    """The routes for a detour that is for packets of these sources alone, which are ours; all others go as they did."""
     found = {(way[0], sources): detour}
     if way[1] == ANYWHERE:
+        found[way[0], NOWHERE] = detour
         found |= {(way[0], half): Detour(detour.instead_of, detour.instead_of) for half in HALVES}
     return found
 

@@ -91,8 +91,8 @@ class EventLog:
                 self._add(now, "tunnel-draining", peer, reason=reason)
             case policy.UndrainTunnel(peer):
                 self._add(now, "tunnel-kept", peer)
-            case policy.AvoidLink(peer):
-                self._add(now, "link-avoided", peer)
+            case policy.AvoidLink(peer, sign=sign):
+                self._add(now, "link-avoided", peer, reason=sign)
             case policy.TrustLink(peer):
                 self._add(now, "link-trusted", peer)
 

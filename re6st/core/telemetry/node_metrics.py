@@ -60,6 +60,7 @@ def node_page(
     page.add("re6st_link_probes_total", links["probes"])
     page.add("re6st_links_died_total", links["died"])
     page.add("re6st_links_dead", links["dead"])
+    page.add("re6st_links_lossy", links["lossy"])
     page.add("re6st_detours", links["detours"])
     bulk = status["bulk"]
     page.add("re6st_throughput_plane_active", bulk["active"])

@@ -168,9 +168,18 @@ def counts(mesh: Mesh) -> Record:
     }
 
 
-def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list[Record]:
-    """Every tunnel: ours, those of the clients of our servers, and those that are being opened."""
+def tunnels(
+    mesh: Mesh,
+    table: Table,
+    links: Iterable[Link],
+    now: float,
+    lost: Callable[[NextHop], float | None] = lambda _: None,
+) -> list[Record]:
+    """Every tunnel: ours, those of the clients of our servers, and those that are being opened. `lost`: which part of
+    the echo requests on a link with losses is not answered, where that is measured.
+    """
     found: list[Record] = []
+    avoided = {hop.interface: hop for hop in mesh.avoided_links}
     for link in links:
         policy = mesh.tunnels.get(link.peer) if link.outgoing else None
         neighbour = _neighbour(mesh.survey, table, link)
@@ -179,6 +188,8 @@ def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list
         state = policy.phase.value if policy else "up" if link.since is not None else "opening"
         if state == "up" and link.peer in mesh.avoided:
             state = "lossy"
+        at = hop or avoided.get(link.interface)
+        part = lost(at) if at else None
         if state == "up" and table.interfaces and _is_silent(neighbour, link, now):
             state = "silent"
         found.append(
@@ -186,6 +197,8 @@ def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list
                 "peer": link.peer.cn,
                 "direction": "out" if link.outgoing else "in",
                 "state": state,
+                "avoided": mesh.avoided.get(link.peer),
+                "lost_percent": None if part is None else round(100 * part),
                 "carrier": link.carrier,
                 "no_wireguard": link.no_link or None,
                 "protocol": link.protocol or "",

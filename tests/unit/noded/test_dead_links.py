@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
@@ -64,9 +65,10 @@ def test_it_is_used_again_once_it_is_heard_for_a_while(world: World, caplog: pyt
     assert "the link with 1/16 on re6stnet1 is alive again" in caplog.text
     assert world.room.record() == {
         "active": False,
-        "probes": world.room.liveness.probes,
+        "probes": world.room.liveness.probes + world.room.losses.measured.asked_for,
         "died": 1,
         "dead": 0,
+        "lossy": 0,
         "detours": 0,
     }
 
@@ -419,3 +421,101 @@ async def _until_tried(world: World, tried: list[int]) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def lose(world: World, hop: NextHop, seconds: float, share: float) -> None:
+    """Requests to a neighbour get lost, or their answers."""
+    world.lost[hop.address] = share
+    world.flow(hop, seconds, back=True)
+
+
+def test_a_link_on_which_requests_get_lost_is_told_of_and_when_it_is_a_good_one_again(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    world.flow(HOP_A, 5, back=True)
+    lose(world, HOP_A, 3, 0.5)
+    assert world.events == [policy.LinksLossy(frozenset({HOP_A}))]
+    assert "packets get lost on the link with 1/16 on re6stnet1" in caplog.text
+    assert world.room.record()["lossy"] == 1
+    assert world.room.record()["died"] == 0
+    lose(world, HOP_A, 100, 0.0)
+    assert world.events[-1] == policy.LinksLossy(frozenset())
+
+
+def test_a_link_that_the_policy_avoids_is_led_around_by_our_own_packets_until_babel_leaves_it(world: World) -> None:
+    """The neighbour whom the detour leads by may avoid its link with it, too, and lead back to us."""
+    world.answers_to.add(address(NETWORK, A))
+    world.flow(HOP_A, 5, back=True)
+    world.lossy = frozenset({HOP_A})
+    world.flow(HOP_A, 3 * PROOF, back=True)
+    assert world.routes == for_packets_of(WAY_A, OURS, Detour(HOP_B, HOP_A, unproved=True))
+    assert world.avoided == {HOP_A}, "bulk traffic goes elsewhere too"
+    assert world.room.record()["detours"] == 1
+    asked = world.asked.count((address(NETWORK, A), 0))
+    world.way(WAY_A, HOP_A, 0, used=False)
+    world.way(WAY_A, HOP_B, 96, used=True)
+    world.flow(HOP_A, 1, back=True)
+    assert world.routes == {}
+    world.flow(HOP_A, 10, back=True)
+    assert world.asked.count((address(NETWORK, A), 0)) - asked < 20, "nobody is asked for any more"
+
+
+def test_what_is_behind_a_link_that_is_avoided_goes_by_a_neighbour_that_is_nearer(world: World) -> None:
+    there = subnet(NETWORK, OTHERS), ANYWHERE
+    world.way(there, HOP_A, 96, used=True)
+    world.way(there, HOP_B, 96, used=False)
+    world.lossy = frozenset({HOP_A})
+    world.flow(HOP_A, 1, back=True)
+    assert world.routes[there] == Detour(HOP_B, HOP_A)
+    world.lossy = frozenset()
+    world.flow(HOP_A, 1, back=True)
+    assert world.routes == {}
+
+
+def test_nothing_leads_by_another_lossy_link(world: World) -> None:
+    there = subnet(NETWORK, OTHERS), ANYWHERE
+    third = NextHop(IPv6Address("fe80::e"), "re6stnet-wg1")
+    world.meet(third)
+    world.owners[third] = OTHERS
+    world.answers_to.add(third.address)
+    world.way(there, HOP_A, 96, used=True)
+    world.way(there, third, 96, used=False)
+    world.flow(HOP_A, 5, back=True)
+    world.lossy = frozenset({HOP_A})
+    world.lost[third.address] = 0.6
+    world.flow(third, 4, back=True)
+    assert there not in world.routes
+
+
+def test_links_over_tcp_and_those_behind_a_server_are_left_to_others_who_look(world: World) -> None:
+    world.over_tcp = frozenset({HOP_A.interface})
+    world.flow(HOP_A, 5, back=True)
+    world.flow(HOP_B, 5, back=True)
+    lose(world, HOP_A, 5, 0.5)
+    lose(world, HOP_B, 5, 0.5)
+    assert world.events == []
+
+
+def test_a_missed_hello_is_a_reason_to_ask(world: World) -> None:
+    world.flow(HOP_A, 5, back=True)
+    calm = world.now + 5
+    while world.now < calm:
+        world.come(HOP_A)
+        world.look()
+    before = len(world.asked)
+    (key,) = [key for key, each in world.table.neighbours.items() if each.key == HOP_A]
+    world.table.neighbours[key] = replace(world.table.neighbours[key], reach=0x7FFF)
+    calm = world.now + 1
+    while world.now < calm:
+        world.come(HOP_A)
+        world.look()
+    assert len(world.asked) - before >= 10
+
+
+def test_where_packets_are_not_counted_any_more_no_link_is_known_to_be_lossy(world: World) -> None:
+    world.flow(HOP_A, 5, back=True)
+    lose(world, HOP_A, 3, 0.5)
+    world.room.losses.stop(world.now)
+    assert world.events[-1] == policy.LinksLossy(frozenset())
+    assert world.room.losses.measured.asked_for > 0

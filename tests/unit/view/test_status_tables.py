@@ -36,6 +36,14 @@ def test_of_each_tunnel_it_is_said_what_carries_it_and_why_not_wireguard() -> No
     assert lines[4:] == ["5/16: no WireGuard, no handshake: does a firewall drop UDP?"]
 
 
+def test_of_a_tunnel_that_is_avoided_it_is_said_why() -> None:
+    why = "echo requests are not answered"
+    avoided = [{**TUNNELS[1], "state": "lossy", "avoided": why, "lost_percent": part} for part in (47, None)]
+    lines = ["".join(span.text for span in each) for each in tunnel_table(avoided, None)]
+    peer = TUNNELS[1]["peer"]
+    assert lines[3:] == [f"{peer}: avoided, as {why} (47% of late)", f"{peer}: avoided, as {why}"]
+
+
 def test_a_reason_why_wireguard_does_not_carry_tunnels_is_told_once() -> None:
     without = [{**TUNNELS[1], "peer": f"{number}/16", "no_wireguard": "not here: no module"} for number in range(7)]
     lines = ["".join(span.text for span in each) for each in tunnel_table(without, None)]

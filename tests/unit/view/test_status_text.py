@@ -31,7 +31,7 @@ STATUS: dict[str, Any] = {
     "servers": [{"protocol": "tcp"}],
     "babel": {"running": True, "late": False},
     "claims": {"refused": [], "own_subnet_from": [], "doubled": []},
-    "links": {"active": True, "probes": 0, "died": 0, "dead": 0, "detours": 0},
+    "links": {"active": True, "probes": 0, "died": 0, "dead": 0, "lossy": 0, "detours": 0},
     "bulk": {"planes": 1, "active": False, "trouble": "", "routes": 0, "trains": 0, "links": {}},
     "uplinks": {"active": False, "trouble": "", "lines": []},
     "packet_filter": {"active": True, "missing": [], "dropped": {"own_source": 0, "foreign_source": 0}},
@@ -47,7 +47,8 @@ STATUS: dict[str, Any] = {
     },
 }
 UP = {"direction": "out", "state": "up", "protocol": "udp", "remote": "198.51.100.7", "port": 1194, "rtt_ms": 18.5,
-      "interface": "re6stnet1", "carrier": "openvpn", "no_wireguard": None}  # fmt: skip
+      "interface": "re6stnet1", "carrier": "openvpn", "no_wireguard": None,
+      "avoided": None, "lost_percent": None}  # fmt: skip
 LINE = {"name": "fibre", "device": "eth0", "gateways": ["192.0.2.1"], "addresses": ["192.0.2.7"], "state": "up",
         "since": NOW - 720, "problem": "", "down_mbits": 100.0, "up_mbits": 20.0, "metered": False, "mark": 16,
         "table": 14601, "tunnels": 3, "received_bytes": 40 << 20, "sent_bytes": 3 << 20}  # fmt: skip
@@ -253,6 +254,7 @@ def test_links_that_died_are_told_of_and_what_is_led_around() -> None:
     assert "links        1 found dead, 9 probes sent; 1 now, 3 destinations led around" in said(
         died=1, dead=1, probes=9, detours=3
     )
+    assert "links        0 found dead, 900 probes sent; on 2 packets get lost" in said(lossy=2, probes=900)
 
 
 def test_lines_to_the_internet_are_told_of_where_tunnels_are_bound_to_them() -> None:

@@ -19,6 +19,7 @@ from re6st.core.mesh.policy import (
     LinkDead,
     LinkDoubted,
     LinkRevived,
+    LinksLossy,
     Resumed,
     Settings,
     SettingsChanged,
@@ -47,6 +48,7 @@ PLACES = st.one_of(
     st.just((Endpoint("h", 1, TunnelProtocol.UDP6), Endpoint("h", 2, TunnelProtocol.UDP))),
     st.just(tuple(Endpoint(f"192.0.2.{n % 9}", 1024 + n, TunnelProtocol.TCP) for n in range(40))),
 )
+HOPS = st.builds(hop, PREFIXES, INTERFACES)
 LINKS = st.builds(
     lambda peer, interface, carried, sole: LinkUse(hop(peer, interface), carried, sole & carried),
     PREFIXES,
@@ -103,6 +105,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(SettingsChanged, SETTINGS),
     st.builds(TunnelsOutdated, st.frozensets(PREFIXES)),
     st.builds(TunnelsLossy, st.frozensets(PREFIXES)),
+    st.builds(LinksLossy, st.frozensets(HOPS), st.frozensets(HOPS)),
     st.builds(LinkDoubted, PREFIXES, INTERFACES),
     st.builds(LinkRevived, PREFIXES, INTERFACES),
     st.builds(LinkDead, PREFIXES, INTERFACES),

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from re6st.core.mesh.avoiding import FORGETS, SPACING, TIME_FIRST, TIME_LAST, Avoiding
-from re6st.core.mesh.events import Action, AvoidLink, Settings, TrustLink
+from re6st.core.mesh.events import Action, AvoidLink, LossSign, Settings, TrustLink
 from re6st.core.mesh.phases import Phase
 from re6st.core.mesh.state import State, Tunnel
 from re6st.core.prefix import Prefix
@@ -59,6 +59,11 @@ class World:
     def lose(self, *peers: Prefix) -> None:
         self.state.lossy = frozenset(peers)
 
+    def leave_unanswered(self, *peers: Prefix, suspected: tuple[Prefix, ...] = ()) -> None:
+        """Echo requests on the links with these, or some of those on others."""
+        self.state.lossy_links = frozenset(HOPS[peer] for peer in peers)
+        self.state.suspected_links = frozenset(HOPS[peer] for peer in suspected)
+
     def wait(self, seconds: float) -> list[Action]:
         found: list[Action] = []
         for _ in range(int(seconds)):
@@ -84,6 +89,49 @@ def test_one_that_has_to_send_much_again_is_avoided_at_once_at_both_ends(world: 
 def test_one_whose_hellos_have_holes(world: World) -> None:
     world.carry(patchy=(Q,))
     assert world.wait(1) == [AvoidLink(Q, HOPS[Q])]
+
+
+@pytest.mark.parametrize("peer", [P, S])
+def test_one_on_which_echo_requests_get_lost(world: World, peer: Prefix) -> None:
+    world.leave_unanswered(peer)
+    assert world.wait(1) == [AvoidLink(peer, HOPS[peer])]
+    assert world.avoiding.signs == {peer: LossSign.REQUESTS}
+    assert world.avoiding.hops == {HOPS[peer]}
+
+
+def test_each_is_avoided_for_what_was_seen(world: World) -> None:
+    world.lose(P)
+    world.carry(patchy=(Q,))
+    world.wait(SPACING + 1)
+    assert world.avoiding.signs == {P: LossSign.SENT_AGAIN, Q: LossSign.HELLOS}
+
+
+def test_one_that_leaves_requests_unanswered_is_not_tried(world: World) -> None:
+    world.leave_unanswered(P)
+    assert world.wait(5 * TIME_FIRST) == [AvoidLink(P, HOPS[P])]
+    world.leave_unanswered()
+    assert world.wait(8 * TIME_FIRST) == [TrustLink(P, HOPS[P])]
+    assert world.wait(TIME_FIRST) == []
+
+
+def test_one_that_does_so_again_once_it_is_tried_is_avoided_at_once_and_for_longer(world: World) -> None:
+    """Missed hellos may be those that we dropped; echo requests were not."""
+    world.leave_unanswered(P)
+    world.wait(1)
+    world.leave_unanswered()
+    while not world.wait(1):
+        pass
+    world.leave_unanswered(P)
+    assert world.wait(1) == [AvoidLink(P, HOPS[P])]
+    world.leave_unanswered()
+    assert world.wait(2 * TIME_FIRST - 1) == []
+
+
+def test_where_others_are_suspected_it_is_our_own_line(world: World) -> None:
+    world.leave_unanswered(P, suspected=(Q, S))
+    assert world.wait(600) == []
+    world.leave_unanswered(P, suspected=(Q,))
+    assert world.wait(1) == [AvoidLink(P, HOPS[P])]
 
 
 def test_one_that_is_seen_to_lose_still_is_not_tried(world: World) -> None:

@@ -86,6 +86,8 @@ def test_a_tunnel_has_what_openvpn_babel_and_the_policy_know(table: Table, polic
         "peer": "2/16",
         "direction": "out",
         "state": "draining",
+        "avoided": None,
+        "lost_percent": None,
         "carrier": "openvpn",
         "no_wireguard": None,
         "protocol": "tcp",
@@ -110,7 +112,11 @@ def test_a_tunnel_on_which_packets_get_lost(table: Table, policy: mesh.Mesh) -> 
     policy.handle(mesh.ClientUp(FAR), 100.0)
     policy.handle(mesh.TunnelsLossy(frozenset({NEAR})), 100.0)
     links = [Link(peer, peer is NEAR, TunnelProtocol.TCP, interface="re6stnet1", since=90.0) for peer in (NEAR, FAR)]
-    assert [each["state"] for each in report.tunnels(policy, table, links, now=100.0)] == ["lossy", "up"]
+    found = report.tunnels(policy, table, links, 100.0, lambda hop: 0.474)
+    assert [each["state"] for each in found] == ["lossy", "up"]
+    assert [each["avoided"] for each in found] == ["TCP has to send much again", None]
+    assert found[0]["lost_percent"] == 47
+    json.dumps(found)
 
 
 def test_a_tunnel_at_whose_other_end_nobody_answers(table: Table, policy: mesh.Mesh) -> None:
