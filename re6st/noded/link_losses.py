@@ -74,6 +74,6 @@ class LinkLosses:
                 "packets get lost on the link with %s on %s", self._ends.owner_at(hop) or hop.address, hop.interface
             )
         for hop in self._told.hops - lossy:
-            log.info("on the link with %s, packets do not get lost any more, or it is gone", hop.interface)
+            log.info("packets do not get lost any more on %s, or it is gone", hop.interface)
         self._told, self._told_at = found, now
         self._event(found)
