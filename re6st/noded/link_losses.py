@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Set
-from typing import Protocol
 
 from re6st.core.mesh import policy
-from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.link_loss import LinkLoss
+from re6st.noded.link_counts import LinkEnds
 
 PATIENCE = 1.0
 """Seconds between two times that the policy is told of other suspects: they come and go."""
@@ -20,17 +19,11 @@ PATIENCE = 1.0
 log = logging.getLogger(__name__)
 
 
-class Owners(Protocol):
-    """Who knows who is at the other ends of our tunnels."""
-
-    def owner_at(self, hop: NextHop) -> Prefix | None: ...
-
-
 class LinkLosses:
     """`avoided` are the links that the policy avoids. `event` tells it which are lossy, when that changes."""
 
     def __init__(
-        self, ends: Owners, event: Callable[[policy.Event], None], avoided: Callable[[], frozenset[NextHop]]
+        self, ends: LinkEnds, event: Callable[[policy.Event], None], avoided: Callable[[], frozenset[NextHop]]
     ) -> None:
         self.measured = LinkLoss()
         self._ends = ends

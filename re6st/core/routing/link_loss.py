@@ -87,7 +87,7 @@ class Pace(Enum):
 
 
 @dataclass(slots=True)
-class _Proof:
+class _FirstTrain:
     """The train that tells how often a neighbour can be asked."""
 
     left: int = PROVING
@@ -110,7 +110,7 @@ class _MeasuredLink:
     prove_at: float
     prove_pause: float = PROVE_FIRST
     pace: Pace = Pace.UNKNOWN
-    proof: _Proof | None = None
+    proof: _FirstTrain | None = None
     carries: bool = False
     """Whether packets went out since the last request."""
     asked: float = float("-inf")
@@ -346,7 +346,7 @@ class LinkLoss:
         due = [each for each in self._links.values() if each.proof is None and now >= each.prove_at]
         for link in sorted(due, key=lambda each: each.prove_at):
             if proving < TRAINS and not link.score and not link.is_rare:
-                link.proof, link.train = _Proof(), None
+                link.proof, link.train = _FirstTrain(), None
                 link.waiting.clear()
                 proving += 1
 
