@@ -177,8 +177,8 @@ class Avoiding:
         """Neighbours on whose link packets get lost now, or did on the one before, as far as we do not avoid it yet."""
         state, found = self._state, dict[Prefix, tuple[NextHop, LossSign]]()
         for peer, links in state.survey.neighbours.items():
-            if len(links) != 1:
-                continue  # of two links to one peer it is not known which
+            if len(links) != 1 or peer == state.settings.own:
+                continue  # of two links to one peer it is not known which; and who says to be us is another's affair
             known, hop = self._links.get(peer), links[0].hop
             if not self._is_held(peer, hop) or hop.interface in state.settings.lan or (known and known.avoided):
                 continue
