@@ -28,7 +28,7 @@ class TunnelActions(Protocol):
     """What carries out decisions about tunnels and links: noded/tunnels.py."""
 
     def open(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None: ...
-    def close(self, peer: Prefix) -> None: ...
+    def close(self, peer: Prefix, *, lost: bool = False) -> None: ...
     def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None: ...
     def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None: ...
 
@@ -124,11 +124,11 @@ class MeshDriver:
         match action:
             case policy.OpenTunnel(peer, endpoints):
                 tunnels.open(peer, endpoints)
-            case policy.CloseTunnel(peer, reason):
+            case policy.CloseTunnel(peer, reason, lost):
                 log.info("closing the tunnel to %s: %s", peer, reason)
                 if not self._mesh.tunnels[peer].met:
                     registry.doubt()
-                tunnels.close(peer)
+                tunnels.close(peer, lost=lost)
             case policy.DrainTunnel(peer, reason):
                 log.info("draining the tunnel to %s: %s", peer, reason)
                 tunnels.drain(self._mesh.tunnels[peer].interface)

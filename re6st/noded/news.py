@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
 from re6st.core.mesh import policy
+from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.sessions import Sessions
 from re6st.linux.kernel import Address
 from re6st.noded.contracts import PolicyInput
 from re6st.noded.own_addresses import OwnAddresses
+from re6st.noded.reachability import Lines
 from re6st.noded.settings import InForce
 from re6st.tunnel import Connected
 
@@ -168,6 +170,46 @@ class Arrivals:
     def connected(self, connected: Connected) -> None:
         self._known.worked(connected.peer, connected.endpoint)
         self._advertiser.learn(connected, self._known.addresses.get(connected.peer, ()))
+
+
+class LineFollower(Protocol):
+    """Who tells others where we are."""
+
+    def follow(self, lines: Lines) -> None: ...
+
+
+class LineTunnels(Protocol):
+    """The tunnels that go over lines."""
+
+    def leave_lines(self, names: Collection[str]) -> None: ...
+    def join_lines(self) -> None: ...
+
+
+class LineNews:
+    """What becomes of it when the lines to the Internet change: our addresses are told, and tunnels belong to lines."""
+
+    def __init__(self, lines: Lines, advertiser: LineFollower, tunnels: LineTunnels) -> None:
+        self._lines = lines
+        self._advertiser = advertiser
+        self._tunnels = tunnels
+
+    def changed(self) -> None:
+        self._advertiser.follow(self._lines)
+        self._tunnels.join_lines()
+
+
+class DeadLinkNews:
+    """The policy hears of dead links; and before it, who has to know that a line may be dead."""
+
+    def __init__(self, driver: PolicyInput, choice: UplinkChoice) -> None:
+        self._driver = driver
+        self._choice = choice
+
+    def event(self, event: policy.Event) -> None:
+        """See PolicyInput."""
+        if isinstance(event, policy.LinkDoubted):
+            self._choice.doubt(event.peer)
+        self._driver.event(event)
 
 
 class Leaving(Protocol):

@@ -44,7 +44,17 @@ from re6st.noded.known_peers import KnownPeers
 from re6st.noded.link_capacities import LinkCapacities
 from re6st.noded.mesh_driver import MeshDriver
 from re6st.noded.network_addresses import NetworkAddresses
-from re6st.noded.news import AddressTeller, Arrivals, CountryNews, Moves, PolicySettings, SettingsNews, Whereabouts
+from re6st.noded.news import (
+    AddressTeller,
+    Arrivals,
+    CountryNews,
+    DeadLinkNews,
+    LineNews,
+    Moves,
+    PolicySettings,
+    SettingsNews,
+    Whereabouts,
+)
 from re6st.noded.no_links import NoLinks
 from re6st.noded.observer import BulkRooms, MeshRooms, Observer, Watchers
 from re6st.noded.own_addresses import OwnAddresses
@@ -196,7 +206,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
     advertiser, country = _whereabouts(base, machine, AddressTeller(peers, handler, known), settings_news)
     choice = UplinkChoice()
-    uplinks = Uplinks(config.uplinks, machine.kernel, choice, watched=not config.remote_gateways)
+    uplinks = Uplinks(config.uplinks, machine.kernel, choice, driver.event, watched=not config.remote_gateways)
     parts = TunnelParts(
         in_force=in_force,
         kernel=machine.kernel,
@@ -214,7 +224,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         handler.about_links, peers.told_abilities = links.received, links.met_again
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
-    uplinks.changed = lambda: advertiser.follow(uplinks)
+    uplinks.changed, uplinks.left = LineNews(uplinks, advertiser, tunnels).changed, tunnels.leave_lines
     trains = measure if config.probe else None
     capacities = LinkCapacities(routing, tunnels.ends, machine.in_force.own, trains, choice.uplink)
 
@@ -223,7 +233,8 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         driver.event(policy.BulkSurveyed(None if plane is None else plane.survey()))
 
     throughput.changed, throughput.watch = capacities.follow, look_beside
-    dead = _dead_links(base, machine, routing, throughput, tunnels, driver, mesh, event_log)
+    news = DeadLinkNews(driver, choice)
+    dead = _dead_links(base, machine, routing, throughput, tunnels, news, mesh, event_log)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     driver.start(tunnels, peers, AskRegistry(base.first_peer, known, driver, base.updates, tasks))
@@ -344,7 +355,7 @@ def _dead_links(
     routing: RoutingPlane,
     throughput: Throughput,
     tunnels: Tunnels,
-    driver: MeshDriver,
+    news: DeadLinkNews,
     mesh: policy.Mesh,
     log: EventLog,
 ) -> DeadLinks:
@@ -359,7 +370,7 @@ def _dead_links(
         (throughput,),
     )
     network, own = base.identity.trust.network, base.identity.prefix
-    return DeadLinks(network, own, routing, tunnels.ends, means, driver.event, log, lambda: mesh.avoided_links)
+    return DeadLinks(network, own, routing, tunnels.ends, means, news.event, log, lambda: mesh.avoided_links)
 
 
 def _multicast(base: Base, machine: MachineRooms) -> multicast.Multicast:

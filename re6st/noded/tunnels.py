@@ -144,12 +144,12 @@ class Tunnels:
         for interface, record in records:
             if interface != interfaces.SOLE:  # see `follow`
                 self._taps.add(interface)
-                self._uplinks.resume(record.peer, record.mark)
+                self._uplinks.resume(record.peer, record.mark, record.endpoint)
                 hold = self._hold(record.peer, (record.endpoint,), (interface, record))
                 task = self._start(hold, f"tunnel to {record.peer}")
                 self._clients[record.peer] = _Client(task, None, record.config_digest)
         for each in links:
-            self._uplinks.resume(each.peer, each.mark)
+            self._uplinks.resume(each.peer, each.mark, each.place)
             hold = self._hold(each.peer, (each.place,) if each.place else (), by_link=True)
             self._clients[each.peer] = _Client(self._start(hold, f"tunnel to {each.peer}"))
 
@@ -194,11 +194,28 @@ class Tunnels:
                 log.info("closing the tunnel to %s: this machine no longer has its source address, %s", peer, lacks)
                 client.task.cancel()
 
+    def leave_lines(self, names: Collection[str]) -> None:
+        """These uplinks are dead: end the tunnels over them at once, and links too."""
+        for name in names:
+            for peer in self._uplinks.over(name):
+                if isinstance(peer, Prefix) and peer in self._clients:
+                    log.info("closing the tunnel to %s: its uplink %s is down", peer, name)
+                    self.close(peer)
+
+    def join_lines(self) -> None:
+        """Tunnels that were opened before there were several uplinks go over that whose address they have."""
+        for peer, client in self._clients.items():
+            if client.tunnel is not None and client.tunnel.connected and not self._uplinks.used(peer):
+                self._note_line(peer, client.tunnel.source, client.tunnel.endpoint)
+
     def open(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         """Have a tunnel to a peer we have none with."""
         self._clients[peer] = _Client(self._start(self._hold(peer, endpoints), f"tunnel to {peer}"))
 
-    def close(self, peer: Prefix) -> None:
+    def close(self, peer: Prefix, *, lost: bool = False) -> None:
+        """Close a tunnel, which may give no sign of life."""
+        if lost:
+            self._uplinks.lost(peer, time.monotonic())
         if peer in self._clients:
             # After its first step: a task that is cancelled before it tells nobody of its end.
             asyncio.get_running_loop().call_soon(self._clients[peer].task.cancel)
@@ -371,6 +388,8 @@ class Tunnels:
             self._clients[peer].tunnel = client
             if await self._dial(self._clients[peer], client):
                 log.info("tunnel to %s ended", peer)
+                if not self._links.carries(peer):
+                    self._uplinks.lost(peer, time.monotonic())
             else:
                 self._gateways.missed(endpoints)
                 self._uplinks.missed(peer, time.monotonic())
@@ -414,9 +433,13 @@ class Tunnels:
         """The uplink of a tunnel that is up; empty where it is bound to none."""
         if connected.interface == interfaces.SOLE:
             self._uplinks.turned_out(connected.peer)
-        self._uplinks.settle(connected.peer, connected.source)
-        self._uplinks.reached(connected.peer)
+        self._note_line(connected.peer, connected.source, connected.endpoint)
         return self._uplinks.used(connected.peer)
+
+    def _note_line(self, peer: Prefix, source: Address | None, place: Endpoint | None) -> None:
+        self._uplinks.settle(peer, source)
+        if place is not None:
+            self._uplinks.reached(peer, place, time.monotonic())
 
     def _note_client(self, connected: Connected) -> None:
         """What the next daemon has to know of a client tunnel."""

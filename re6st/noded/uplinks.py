@@ -1,7 +1,8 @@
 """The uplinks of this machine: found, watched, given to the kernel, and shown (core/machine/uplinks.py).
 
 The kernel has tables and rules for them if there are two or more, or the operator has named one; else nothing is
-touched. The policy of which tunnel goes over which is core/mesh/uplink_choice.py.
+touched. Over which line each tunnel goes says core/mesh/uplink_choice.py. When a tunnel dies, peers are asked whether
+they answer over its line: if none does, all tunnels over it are given up at once, and opened over others.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -21,10 +22,15 @@ from re6st.core.limits.said import Said
 from re6st.core.machine import uplink_numbers as numbers
 from re6st.core.machine.uplinks import Seen, Uplink, UplinkOption, find, slot_of, things
 from re6st.core.machine.wanted_state import Address, Fault, KernelRoute, KernelRule
+from re6st.core.mesh import policy
 from re6st.core.mesh.uplink_choice import UplinkChoice
+from re6st.core.prefix import Prefix
 from re6st.core.telemetry.report import Record
+from re6st.core.wire.datagrams import Endpoint
+from re6st.core.words import plural
 from re6st.linux import address_monitor
 from re6st.linux.netlink import NetlinkError
+from re6st.noded.uplink_probes import answers
 
 READ_AGAIN = 0.5
 PAUSE = 0.3
@@ -66,8 +72,10 @@ class Uplinks:
         options: Sequence[UplinkOption],
         kernel: UplinksKernel,
         choice: UplinkChoice,
+        event: Callable[[policy.Event], None],
         *,
         watched: bool = True,
+        ask: Callable[[Sequence[Endpoint], int], Awaitable[bool]] = answers,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         statistics: Path = STATISTICS,
@@ -76,10 +84,18 @@ class Uplinks:
         """What keeps tunnels from being bound to uplinks, where there are several."""
         self.changed: Callable[[], object] = lambda: None
         """Called when they are others, or have other addresses."""
+        self.left: Callable[[Collection[str]], object] = lambda _: None
+        """Told the names of those by which nobody can be reached any more."""
         self._options = options
         self._kernel = kernel
         self._choice = choice
+        self._event = event
+        self._wake = asyncio.Event()
+        choice.news = self._wake.set
+        self._used: policy.UplinksUsed | None = None
+        """What the policy was told last."""
         self._watched = watched
+        self._ask = ask
         self._wall = wall
         self._clock = clock
         self._statistics = statistics
@@ -100,7 +116,7 @@ class Uplinks:
             return
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch(), name="news of uplinks")
-            group.create_task(self._look_at_tunnels(), name="tunnels over uplinks")
+            group.create_task(self._look_after_tunnels(), name="tunnels over uplinks")
 
     async def look(self) -> None:
         """Find them, and have the kernel know them."""
@@ -116,13 +132,13 @@ class Uplinks:
             self.trouble = "; ".join(map(str, await self._kernel.lead_out(given)))
             if self.trouble:
                 self._say(f"tunnels are not bound to uplinks: {self.trouble}")
-        for name, uplink in self._uplinks.items():
-            if name in before and uplink.ways != before[name].ways:
-                self._choice.came_back(name)
-        self._choice.follow({} if self.trouble else slots)
+        self._choice.follow({} if self.trouble else slots, self._clock())
         self._note()
+        if down := [name for name, was in before.items() if was.is_up and not self._is_up(name)]:
+            self.left(down)
         if self._uplinks != before:
             self.changed()
+        self._wake.set()
 
     # -- for who tells others where we are --
 
@@ -170,10 +186,42 @@ class Uplinks:
                 await self.look()
                 await asyncio.sleep(PAUSE)
 
-    async def _look_at_tunnels(self) -> None:
+    async def _look_after_tunnels(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY)
-            self._note()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._wake.wait()
+            self._wake.clear()
+            await self.tend()
+            await asyncio.sleep(PAUSE)
+
+    async def tend(self) -> None:
+        """See which lines are dead though they seem up, or good again; and whether tunnels had better move."""
+        names = self._choice.to_prove(self._clock())
+        await asyncio.gather(*(self._prove(name) for name in names))
+        self._note()
+        used = policy.UplinksUsed(sum(each.is_up for each in self._in_use()), self._misplaced())
+        if used != self._used or used.misplaced:
+            self._used = used
+            self._event(used)
+
+    async def _prove(self, name: str) -> None:
+        places = self._choice.places(name)
+        answered = await self._ask(places, self._choice.mark(name)) if places else None
+        if not self._choice.proved(name, answered, self._clock()):
+            return
+        if answered:
+            log.info("uplink %s: peers answer over it again", name)
+            self._event(policy.UplinkUp())
+        else:
+            log.warning("uplink %s: none of %s answers over it any more", name, plural(len(places), "peer"))
+            self.left([name])
+
+    def _misplaced(self) -> frozenset[Prefix]:
+        return frozenset(peer for peer in self._choice.misplaced(self._clock()) if isinstance(peer, Prefix))
+
+    def _is_up(self, name: str) -> bool:
+        return name in self._uplinks and self._uplinks[name].is_up
 
     async def _read(self) -> Seen:
         while True:

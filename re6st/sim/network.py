@@ -124,7 +124,7 @@ class Machine:
         self.opened.append(self._network.engine.now)
         self._network.later(CONNECT_MIN, CONNECT_MAX, lambda: self._network.connect(self, peer))
 
-    def close(self, peer: Prefix) -> None:
+    def close(self, peer: Prefix, *, lost: bool = False) -> None:
         self._network.engine.after(DISCONNECT_TIME, lambda: self._network.disconnect(self, peer))
 
     def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None:

@@ -49,7 +49,7 @@ class Player:
         else:
             self.driver.event(policy.TunnelDown(peer))
 
-    def close(self, peer: Prefix) -> None:
+    def close(self, peer: Prefix, *, lost: bool = False) -> None:
         self._rounds.part(self._own, peer)
         self.driver.event(policy.TunnelDown(peer))
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from testbed import Bed, Host, Network, Node, Router, wait_until
 from testbed.links import WITH_WIREGUARD, wait_links
+from testbed.pings import Pinger
 from tests.network.test_remote_gateway import carriers
 from tests.network.test_status import answer, status
 
 FORMS = HEALS = 90
+PACE = 0.05
+LASTS = 2.0
+"""Seconds in which something is looked at that shall stay as it is."""
 
 
 class Home:
@@ -33,7 +39,8 @@ class Home:
             self.bed, hosts=[*members, self.host], registry_options=["--hello", "2", *registry], node_options=others
         )
         self.node = self.network.nodes[-1]
-        self.node.options = [*others, "--ip", "any", *options]
+        # Nobody outside comes in: what it opens is all there is.
+        self.node.options = [*others, "--ip", "any", "--max-clients", "0", *options]
         self.network.create()
         self.network.enrol()
         for node in self.network.nodes[:-1]:
@@ -67,6 +74,12 @@ def by_address(node: Node, home: Home) -> Counter[str]:
     """The same by the addresses that their connections really have."""
     named = {".".join(home.first.inside.split(".")[:3]): "one", ".".join(home.second.inside.split(".")[:3]): "two"}
     return Counter({named[ip.rpartition(".")[0]]: count for ip, count in carriers(node).items()})
+
+
+def calm() -> None:
+    """Let some time pass in which pings go on."""
+    end = time.monotonic() + LASTS
+    wait_until(lambda: time.monotonic() > end, 2 * LASTS + 5, "that lasts")
 
 
 def given(home: Home) -> list[str]:
@@ -180,24 +193,86 @@ def test_another_network_from_dhcp_again_and_again_is_followed(bed: Bed) -> None
             "the address is followed",
             bed.tails,
         )
+        wait_until(
+            lambda last=last: f"{inside}.{last}" in carriers(node),  # type: ignore[misc]
+            HEALS,
+            "a tunnel from the new address",
+            bed.tails,
+        )
         home.network.wait_connected(HEALS)
         assert f"{inside}.{last - 1}" not in carriers(node), "no tunnel is left with an address that is gone"
     assert any(f"from {inside}.79 lookup 14602" in line for line in rules(home.host))
     assert not any(f"from {inside}.77 " in line for line in rules(home.host))
 
 
+class Pings:
+    """From the node with two lines to each other one, all the time; `over` which line its tunnel to each goes now."""
+
+    def __init__(self, home: Home) -> None:
+        found = answer(home.node, "tunnels")["tunnels"]
+        lines = {each["peer"]: each["uplink"] for each in found if each["direction"] == "out"}
+        self.over = {node.prefix.cn: lines.get(node.prefix.cn) for node in home.network.nodes[:-1]}
+        self.pingers = {node.prefix.cn: Pinger(home.host, node.address, PACE) for node in home.network.nodes[:-1]}
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for pinger in self.pingers.values():
+                stack.enter_context(pinger.running())
+            yield
+
+    def longest(self, line: str) -> float:
+        """The longest gap of those over a line, in seconds."""
+        return max((self.pingers[peer].longest for peer, over in self.over.items() if over == line), default=0.0)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{peer} over {self.over[peer]}: {pinger}" for peer, pinger in self.pingers.items())
+
+
+@pytest.mark.parametrize("carrier", ["openvpn", "wireguard"])
 @pytest.mark.parametrize("loss", ["silent", "told"])
-def test_when_a_line_dies_its_tunnels_are_opened_over_the_other(bed: Bed, loss: str) -> None:
+def test_a_line_dies_and_comes_back(
+    bed: Bed, loss: str, carrier: str, record_property: Callable[[str, object], None]
+) -> None:
+    if carrier == "wireguard" and shutil.which("wireguard-go") is None:
+        pytest.skip("no wireguard-go")
     home = Home(bed)
-    node = home.form(*given(home))
+    node = home.form(*given(home), others=WITH_WIREGUARD if carrier == "wireguard" else ())
+    if carrier == "wireguard":
+        wait_links(home.network, FORMS, [node])
     wait_until(lambda: used(node).keys() == {"one", "two"}, FORMS, "tunnels over both", bed.tails)
-    if loss == "silent":
-        home.host.cut("eth1")
-    else:
-        home.host.ip("link", "set", "eth1", "down")
-        wait_until(lambda: lines(node)["two"]["state"] == "down", 10, "the line is down", bed.tails)
-    wait_until(lambda: used(node).keys() == {"one"}, HEALS, "all tunnels go over the line left", bed.tails)
-    home.network.wait_connected(HEALS)
+    dying = Pings(home)
+    with dying.running():
+        calm()
+        if loss == "silent":
+            home.host.cut("eth1")
+        else:
+            home.host.ip("link", "set", "eth1", "down")
+        began = time.monotonic()
+        wait_until(lambda: used(node).keys() == {"one"}, HEALS, "all tunnels go over the line left", bed.tails)
+        moved = time.monotonic() - began
+        wait_until(lambda: lines(node)["two"]["state"] != "up", 20, "the line is known to be dead", bed.tails)
+        calm()
+    print(f"{loss}, {carrier}: nothing is left on the dead line after {moved:.1f} s; {dying}")
+    record_property("seconds", round(moved, 1))
+    assert dying.longest("one") < 1.0, "the other line's traffic is not disturbed"
+    assert dying.longest("two") < 10.0
+
+    back = Pings(home)
+    with back.running():
+        calm()
+        if loss == "silent":
+            home.host.restore("eth1")
+        else:
+            home.host.ip("link", "set", "eth1", "up")
+        began = time.monotonic()
+        wait_until(lambda: used(node).keys() == {"one", "two"}, HEALS, "a tunnel is back on the line", bed.tails)
+        print(f"{loss}, {carrier}: back on the line after {time.monotonic() - began:.1f} s")
+        calm()
+    print(f"{loss}, {carrier}, return: {back}")
+    assert all(pinger.lost == 0 for pinger in back.pingers.values()), str(back)
+    assert node.stop() == 0
+    assert node.traces() == []
 
 
 @pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="no wireguard-go")

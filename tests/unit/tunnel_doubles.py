@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from re6st import cert
 from re6st.client.files import Files
 from re6st.core.mesh import policy
+from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.core.prefix import Prefix
 from re6st.core.telemetry.report import Link
 from re6st.core.transport.link_records import LinkRecord
@@ -267,10 +269,12 @@ def parts_of(
     event: Callable[[policy.Event], None] = lambda _: None,
     links: FakeLinks | None = None,
     factory: Callable[[EffectiveConfig], TunnelFactory] = FakeFactory,
+    uplinks: UplinkChoice | None = None,
 ) -> TunnelParts:
     """What the tunnels of a node that is alone in its tests need."""
     around, kernel = Surroundings(), kernel or FakeKernel(0)
     gateways = RemoteGateways(kernel, effective.config.remote_gateways)
-    return TunnelParts(
+    parts = TunnelParts(
         InForce(effective), kernel, gateways, tasks, event, around, around, links or FakeLinks(), factory
     )
+    return parts if uplinks is None else replace(parts, uplinks=uplinks)

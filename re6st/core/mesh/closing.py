@@ -57,6 +57,8 @@ class Closing:
         self._rng = rng
         self._remade = 0.0
         """When the next tunnel that is outdated may be made anew."""
+        self._relocated = 0.0
+        """When the next one may move to another uplink."""
 
     def outdated(self, peers: Set[Prefix], now: float) -> None:
         """Our tunnels with these peers are to be made anew."""
@@ -94,13 +96,13 @@ class Closing:
             if tunnel.peer in self._state.clients and self._state.settings.own < tunnel.peer:
                 actions.append(self._close(tunnel, "doubled by the peer's own tunnel", now))
             elif tunnel.phase is Phase.UP and now - tunnel.alive > patience:
-                actions.append(self._close(tunnel, f"silent for {patience:g} s", now))
+                actions.append(self._close(tunnel, f"silent for {patience:g} s", now, lost=True))
         return actions
 
     def dead(self, peer: Prefix, interface: str, now: float) -> list[Action]:
         """Close our tunnel to a peer that gives no sign of life."""
         tunnel = self._on(peer, interface)
-        return [] if tunnel is None else [self._close(tunnel, "no sign of life", now)]
+        return [] if tunnel is None else [self._close(tunnel, "no sign of life", now, lost=True)]
 
     def doubt_one(self, peer: Prefix, interface: str, now: float) -> None:
         """Our tunnel to a peer seems dead: if babel sees nobody there any more either, it does not come back."""
@@ -316,6 +318,27 @@ class Closing:
         tunnel.tried = True
         return self._drain(tunnel, "it is made anew", now)
 
+    def relocate(self, now: float) -> list[Action]:
+        """Have a tunnel go over another uplink: it is drained, and opened anew. None that somebody needs."""
+        state = self._state
+        if not state.misplaced or now < self._relocated or state.settings.tunnel_refresh == float("inf"):
+            return []
+        if not self._at_rest() or now - state.refreshed < SETTLE_TIME:
+            return []
+        found = [
+            tunnel
+            for tunnel in state.tunnels.values()
+            if tunnel.peer in state.misplaced
+            and not state.survey.sole_by(tunnel.interface)
+            and self._may_drain(tunnel, now)
+        ]
+        if not found:
+            return []
+        self._relocated = now + self._rng.uniform(1, 2) * REMAKE_TIME
+        tunnel = min(found, key=lambda each: len(state.survey.carried_by(each.interface)))
+        tunnel.moving = True
+        return self._drain(tunnel, "it moves to another uplink", now)
+
     def prefer_lan(self, now: float) -> list[Action]:
         """Give up tunnels to peers that were met on a LAN meanwhile; a wanted neighbour keeps its own."""
         settings, neighbours = self._state.settings, self._state.survey.neighbours
@@ -352,13 +375,13 @@ class Closing:
 
     def _keep(self, tunnel: Tunnel, now: float) -> UndrainTunnel:
         tunnel.enter(Phase.UP, now)
-        tunnel.alive = now
+        tunnel.alive, tunnel.moving = now, False
         tunnel.quality, tunnel.degraded = Quality(), None  # draining spoiled it
         return UndrainTunnel(tunnel.peer)
 
-    def _close(self, tunnel: Tunnel, reason: str, now: float) -> CloseTunnel:
+    def _close(self, tunnel: Tunnel, reason: str, now: float, *, lost: bool = False) -> CloseTunnel:
         tunnel.enter(Phase.CLOSING, now)
-        return CloseTunnel(tunnel.peer, reason)
+        return CloseTunnel(tunnel.peer, reason, lost)
 
     def _may_drain(self, tunnel: Tunnel, now: float) -> bool:
         if now < tunnel.rests:

@@ -199,6 +199,15 @@ class UplinkUp:
     """A link or an address of this machine came, or came back: what failed may work now."""
 
 
+@dataclass(frozen=True, slots=True)
+class UplinksUsed:
+    """Our tunnels are spread over so many lines, where there are several, and these had better go over another one."""
+
+    count: int
+    misplaced: frozenset[Prefix] = frozenset()
+    """Any one of them: then it is looked at again."""
+
+
 Event = (
     TunnelUp
     | TunnelMoved
@@ -220,6 +229,7 @@ Event = (
     | LinkRevived
     | LinkDead
     | UplinkUp
+    | UplinksUsed
 )
 
 
@@ -236,6 +246,8 @@ class OpenTunnel:
 class CloseTunnel:
     peer: Prefix
     reason: str
+    lost: bool = field(default=False, compare=False)
+    """It gives no sign of life."""
 
 
 @dataclass(frozen=True, slots=True)

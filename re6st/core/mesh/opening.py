@@ -12,7 +12,7 @@ from random import Random
 
 from re6st.core.mesh.events import Action, AskAddress, AskBootstrap, EnsureSession, OpenTunnel
 from re6st.core.mesh.phases import Phase
-from re6st.core.mesh.state import MODEST, State, Tunnel
+from re6st.core.mesh.state import State, Tunnel
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import INFINITY
 from re6st.core.wire.datagrams import Endpoint
@@ -284,7 +284,8 @@ class Opening:
         """How many more tunnels to have with peers that we reach through others (wire.md 10.4)."""
         # In a part of a split network, one stays free for a tunnel to the other part.
         count = self._state.settings.client_count - (0 if self._state.connected else 1)
-        return (count if self._state.clients else min(MODEST, count)) - len(self._state.tunnels) - len(self._asked)
+        wanted = count if self._state.clients else min(self._state.modest, count)
+        return wanted - len(self._state.tunnels) - len(self._asked)
 
     def _near(self) -> Set[Prefix]:
         """Peers next to us, or soon to be."""

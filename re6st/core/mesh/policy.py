@@ -53,6 +53,7 @@ from re6st.core.mesh.events import (
     TunnelUp,
     UndrainClient,
     UndrainTunnel,
+    UplinksUsed,
     UplinkUp,
 )
 from re6st.core.mesh.leaving import Leavers
@@ -104,6 +105,7 @@ __all__ = [
     "UndrainClient",
     "UndrainTunnel",
     "UplinkUp",
+    "UplinksUsed",
 ]
 
 RESUME_TIME = 5.0
@@ -222,7 +224,7 @@ class Mesh:
                     self._opening.failed(peer, now)
                 if tunnel and tunnel.met:
                     self._opening.lost(tunnel, now)
-                if tunnel and tunnel.outdated and (actions := self._opening.again(peer, now)):
+                if tunnel and (tunnel.outdated or tunnel.moving) and (actions := self._opening.again(peer, now)):
                     return actions
             case ClientUp(peer):
                 state.clients[peer] = state.clients.get(peer, 0) + 1
@@ -267,6 +269,8 @@ class Mesh:
                 return [*self._closing.dead(peer, interface, now), *self.tick(now)]
             case UplinkUp():
                 self._opening.uplink_up(now)
+            case UplinksUsed(count, misplaced):
+                state.uplinks, state.misplaced = count, misplaced
         return self.tick(now)
 
     def tick(self, now: float) -> list[Action]:
@@ -319,6 +323,7 @@ class Mesh:
         actions += self._opening.recover(now)
         actions += self._refresh(now)
         actions += self._closing.remake(now)
+        actions += self._closing.relocate(now)
         actions += self._closing.prefer_lan(now)
         actions += self._opening.meet(now)
         return actions

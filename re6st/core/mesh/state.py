@@ -15,7 +15,7 @@ from re6st.core.routing.survey import Survey, SurveyLike
 from re6st.core.wire.datagrams import Endpoint
 
 MODEST = 2
-"""Client tunnels of a node that nobody is connected to (wire.md 10.4)."""
+"""Client tunnels of a node with one line that nobody is connected to (wire.md 10.4)."""
 NEAR_PART = 3
 """One tunnel of so many leads to a peer that is near; the others are random, which is what keeps the mesh together."""
 
@@ -49,7 +49,9 @@ class Tunnel:
     """It was drained for this, though somebody has no other way or the peer does not answer."""
     endpoints: tuple[Endpoint, ...] = ()
     uplink: str = ""
-    """Which of ours it goes over: a gateway, or our address; empty where that is not known."""
+    """Which of ours it goes over: its name, a gateway, or our address; empty where that is not known."""
+    moving: bool = False
+    """It is drained so that it can be opened anew over another uplink."""
     near: bool = False
     """It was opened because its peer is near."""
     quality: Quality = field(default_factory=Quality)
@@ -80,6 +82,10 @@ class State:
     """Neighbours that do not answer many echo requests."""
     suspected_links: frozenset[NextHop] = frozenset()
     """Those of which a few are not answered, while there are the others."""
+    uplinks: int = 1
+    """Lines that our tunnels are spread over."""
+    misplaced: frozenset[Prefix] = frozenset()
+    """Peers whose tunnels had better go over another one."""
     refreshed: float = 0.0
     """When a tunnel was last opened, or chosen to be replaced."""
 
@@ -94,8 +100,12 @@ class State:
     @property
     def limit(self) -> int:
         """How many client tunnels we want at most."""
-        count = self.settings.client_count
-        return count if self.clients or not self.connected else min(MODEST, count)
+        return self.settings.client_count if self.clients or not self.connected else self.modest
+
+    @property
+    def modest(self) -> int:
+        """Client tunnels of a node that nobody is connected to: so many for each of its lines."""
+        return min(MODEST * max(self.uplinks, 1), self.settings.client_count)
 
     @property
     def near_part(self) -> int:

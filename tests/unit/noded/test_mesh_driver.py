@@ -60,7 +60,7 @@ class Done:
     def open(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         self._note("open", peer, endpoints)
 
-    def close(self, peer: Prefix) -> None:
+    def close(self, peer: Prefix, *, lost: bool = False) -> None:
         self._note("close", peer)
 
     def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None:

@@ -16,9 +16,12 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Address
-from re6st.noded.news import Moves, PolicySettings, SettingsNews, Whereabouts
+from re6st.noded.news import DeadLinkNews, Moves, PolicySettings, SettingsNews, Whereabouts
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.settings import Config, EffectiveConfig, InForce
+from tests.unit.core.mesh.test_uplink_choice import HERE as HERE_TOO
+from tests.unit.core.mesh.test_uplink_choice import choice as two_lines
+from tests.unit.core.mesh.test_uplink_choice import line
 
 HERE = ip_address("192.0.2.1")
 
@@ -39,6 +42,18 @@ class Node:
 
     def set_own(self, endpoints: tuple[Endpoint, ...]) -> None:
         self.heard.append(endpoints)
+
+
+def test_who_knows_the_lines_hears_of_a_link_that_seems_dead_before_the_policy() -> None:
+    node, choice = Node(), two_lines(line("a"), line("b"))
+    peer = Prefix(1, 16)
+    choice.choose(peer, HERE_TOO, 0.0)
+    news = DeadLinkNews(node, choice)
+    for event in (policy.LinkDead(peer, "re6stnet1"), policy.LinkDoubted(peer, "re6stnet1")):
+        assert choice.to_prove(0.0) == []
+        news.event(event)
+    assert choice.to_prove(0.0) == ["a"]
+    assert node.heard == [policy.LinkDead(peer, "re6stnet1"), policy.LinkDoubted(peer, "re6stnet1")]
 
 
 @pytest.fixture

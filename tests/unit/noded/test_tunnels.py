@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from re6st.noded.tunnel_parts import TunnelParts
 from re6st.noded.tunnels import Tunnels
 from re6st.service.tasks import Tasks, end
 from re6st.tunnel import Connected, Dialer, FoundClient
+from tests.unit.core.mesh.test_uplink_choice import choice, line
 from tests.unit.fake_program import until
 from tests.unit.tunnel_doubles import (
     BusyKernel,
@@ -263,3 +265,120 @@ def test_the_only_tunnel_leaves_its_interface_unmuted_and_a_stop_does_not_wait_f
             assert PEER not in tunnels
 
     asyncio.run(run())
+
+
+# --- over several uplinks ---
+
+OTHER = Prefix(5, 16)
+
+
+class Lines:
+    """Tunnels over two lines: those that were dialled come up where a test says so."""
+
+    def __init__(self, effective: EffectiveConfig, tasks: Tasks) -> None:
+        self.choice = choice(line("a"), line("b"))
+        self.dialled: dict[Prefix | None, tuple[int, tuple[str, ...], Callable[[Connected], Awaitable[None]]]] = {}
+        self.events: list[policy.Event] = []
+        self.links = FakeLinks()
+        self.dialers: dict[Prefix | None, FakeDialer] = {}
+        lines = self
+
+        class Factory(FakeFactory):
+            def dialer(
+                self,
+                interface: str,
+                peer: Prefix | None,
+                endpoints: Sequence[Endpoint],
+                connected: Callable[[Connected], Awaitable[None]],
+                found: FoundClient | None,
+                mark: int = 0,
+            ) -> Dialer:
+                lines.dialled[peer] = mark, tuple(each.host for each in endpoints), connected
+                lines.dialers[peer] = FakeDialer(interface, peer)
+                return lines.dialers[peer]
+
+        parts = parts_of(
+            effective, tasks, event=self.events.append, links=self.links, factory=Factory, uplinks=self.choice
+        )
+        self.tunnels = tunnels_of(parts)
+
+    async def up(self, peer: Prefix, source: str, *, interface: str = "re6stnet1") -> None:
+        dialer = self.dialers[peer]
+        dialer.connected, dialer.since, dialer.source = True, 1.0, ip_address(source)
+        dialer.endpoint = SOMEWHERE[0]
+        await self.dialled[peer][2](Connected(peer, SOMEWHERE[0], interface, 7, None, 1500, ip_address(source)))
+
+
+def with_lines(effective: EffectiveConfig, steps: Callable[[Lines], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with Tasks() as tasks:
+            await steps(Lines(effective, tasks))
+            await tasks.end_all()
+
+    asyncio.run(run())
+
+
+def test_each_tunnel_is_bound_to_a_line_and_the_policy_is_told_which(effective: EffectiveConfig) -> None:
+    async def steps(lines: Lines) -> None:
+        places = (*SOMEWHERE, Endpoint("2001:db8::7", 1194, TunnelProtocol.UDP6))
+        for peer in (PEER, OTHER):
+            lines.tunnels.open(peer, places)
+            await until(lambda peer=peer: peer in lines.dialled)  # type: ignore[misc]
+        assert [lines.dialled[peer][:2] for peer in (PEER, OTHER)] == [(0x10, ("192.0.2.1",)), (0x20, ("192.0.2.1",))]
+        own = line("b").addresses[0]
+        await lines.up(OTHER, str(own))
+        assert lines.events == [policy.TunnelUp(OTHER, "re6stnet1", "b")]
+        found = {link.peer: link.uplink for link in lines.tunnels.links()}
+        assert found == {PEER: "a", OTHER: "b"}
+
+    with_lines(effective, steps)
+
+
+def test_the_tunnels_over_a_line_that_is_down_are_closed_at_once_and_no_others(effective: EffectiveConfig) -> None:
+    async def steps(lines: Lines) -> None:
+        for peer in (PEER, OTHER):
+            lines.tunnels.open(peer, SOMEWHERE)
+            await until(lambda peer=peer: peer in lines.dialled)  # type: ignore[misc]
+        lines.tunnels.leave_lines(["b"])
+        await until(lambda: OTHER not in lines.tunnels)
+        assert PEER in lines.tunnels
+        assert lines.choice.counts() == {"a": 1}
+        assert lines.events == [policy.TunnelDown(OTHER)]
+
+    with_lines(effective, steps)
+
+
+def test_tunnels_that_were_there_before_the_second_line_belong_to_that_whose_address_they_have(
+    effective: EffectiveConfig,
+) -> None:
+    async def steps(lines: Lines) -> None:
+        lines.choice.follow({}, 0.0)
+        lines.tunnels.open(PEER, SOMEWHERE)
+        await until(lambda: PEER in lines.dialled)
+        assert lines.dialled[PEER][0] == 0
+        own = str(line("b").addresses[0])
+        await lines.up(PEER, own)
+        assert lines.events == [policy.TunnelUp(PEER, "re6stnet1", own)]
+        lines.choice.follow({1: line("a"), 2: line("b")}, 1.0)
+        lines.tunnels.join_lines()
+        assert lines.choice.counts() == {"b": 1}
+
+    with_lines(effective, steps)
+
+
+def test_a_tunnel_that_died_makes_its_line_doubtful_and_one_that_was_closed_does_not(
+    effective: EffectiveConfig,
+) -> None:
+    async def steps(lines: Lines) -> None:
+        for peer in (PEER, OTHER):
+            lines.tunnels.open(peer, SOMEWHERE)
+            await until(lambda peer=peer: peer in lines.dialled)  # type: ignore[misc]
+            await lines.up(peer, str(line("ab"[peer == OTHER]).addresses[0]))
+        lines.tunnels.close(PEER)
+        await until(lambda: PEER not in lines.tunnels)
+        assert lines.choice.to_prove(0.0) == []
+        lines.tunnels.close(OTHER, lost=True)
+        assert lines.choice.to_prove(0.0) == ["b"]
+        await until(lambda: OTHER not in lines.tunnels)
+
+    with_lines(effective, steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,12 +15,17 @@ import pytest
 from re6st.core.machine import uplink_numbers as numbers
 from re6st.core.machine.uplinks import Seen, UplinkOption
 from re6st.core.machine.wanted_state import Fault, KernelRoute, KernelRule, Placed
-from re6st.core.mesh.uplink_choice import UplinkChoice
+from re6st.core.mesh import policy
+from re6st.core.mesh.uplink_choice import CALM, PROVE_AGAIN, UplinkChoice
+from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.wire.datagrams import Endpoint
+from re6st.linux import address_monitor
 from re6st.linux.netlink import NetlinkError
 from re6st.noded import uplinks as room
 from re6st.noded.uplinks import Uplinks
 from tests.unit.core.machine.test_uplinks import ADDRESSES, BOTH, LINKS, TWO, B, default, link, seen
 from tests.unit.core.mesh.test_uplink_choice import HERE, PEERS, miss
+from tests.unit.fake_program import until
 
 Given = tuple[KernelRoute | KernelRule, ...]
 
@@ -57,12 +62,31 @@ class World:
         self.kernel = PlayedKernel(seen, left)
         self.choice = UplinkChoice()
         self.now = 1000.0
+        self.events: list[policy.Event] = []
+        self.left: list[str] = []
+        self.answer = True
+        self.asked: list[tuple[list[str], int]] = []
         clocks = {"wall": lambda: self.now, "clock": lambda: self.now}
-        self.room = Uplinks(options, self.kernel, self.choice, **{**clocks, **more})
+        self.room = Uplinks(options, self.kernel, self.choice, self.events.append, ask=self.ask, **{**clocks, **more})
+        self.room.left = self.left.extend
 
     def look(self, seen: Seen | None = None) -> None:
         self.kernel.seen = seen or self.kernel.seen
         asyncio.run(self.room.look())
+
+    async def ask(self, places: Sequence[Endpoint], mark: int) -> bool:
+        self.asked.append(([each.host for each in places], mark))
+        return self.answer
+
+    def tend(self) -> None:
+        asyncio.run(self.room.tend())
+
+    def tunnels(self, count: int) -> None:
+        """So many tunnels are up, each over the line that was chosen for it."""
+        for number, peer in enumerate(PEERS[:count]):
+            place = replace(HERE[0], host=f"203.0.113.{number}")
+            self.choice.choose(peer, [place], self.now)
+            self.choice.reached(peer, place, self.now)
 
     def lines(self) -> dict[str, Any]:
         return {each["name"]: each for each in self.room.record()["lines"]}  # type: ignore[attr-defined]
@@ -255,3 +279,122 @@ def test_addresses_are_those_of_the_line() -> None:
     world.look()
     assert world.lines()["eth1"]["addresses"] == ["192.168.2.5", "192.168.2.6"]
     assert world.lines()["eth0"]["gateways"] == ["192.168.1.1", "fe80::1"]
+
+
+# --- tunnels over them ---
+
+
+def test_the_policy_is_told_over_how_many_lines_tunnels_are_spread() -> None:
+    world = World(TWO)
+    world.look()
+    world.tend()
+    world.tend()
+    assert world.events == [policy.UplinksUsed(2)]
+    world.look(replace(TWO, defaults=BOTH[:1]))
+    world.tend()
+    assert world.events[1:] == [policy.UplinksUsed(1)]
+    alone = World(replace(TWO, defaults=BOTH[:1]))
+    alone.look()
+    alone.tend()
+    assert alone.events == [policy.UplinksUsed(0)]
+
+
+def test_a_line_that_goes_down_is_left_at_once() -> None:
+    world = World(TWO)
+    world.look()
+    world.look(replace(TWO, defaults=BOTH[:1]))
+    assert world.left == ["eth1"]
+    world.look(replace(TWO, defaults=BOTH[:1]))
+    assert world.left == ["eth1"]
+    gone = World(TWO)
+    gone.look()
+    gone.look(seen(LINKS[:2], {"eth0": ADDRESSES["eth0"]}, BOTH[0]))
+    assert gone.left == ["eth1"]
+
+
+def test_a_line_on_which_a_tunnel_died_is_left_if_nobody_answers_there(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(TWO)
+    world.look()
+    world.tunnels(4)
+    lost, other = world.choice.over("eth1")
+    world.choice.doubt(lost)
+    world.tend()
+    assert (world.left, len(world.asked)) == ([], 1)
+    (places, mark) = world.asked[0]
+    assert (len(places), mark) == (4, 0x20)
+
+    world.answer = False
+    world.choice.lost(lost, world.now)
+    world.tend()
+    assert world.left == ["eth1"]
+    assert "uplink eth1: none of 4 peers answers over it any more" in caplog.text
+    assert world.states() == {"eth0": "up", "eth1": "silent"}
+    for peer in (lost, other):
+        world.choice.release(peer)
+        world.choice.choose(peer, HERE, world.now)
+        world.choice.reached(peer, HERE[0], world.now)
+    assert world.choice.counts() == {"eth0": 4}
+    world.tend()
+    assert len(world.asked) == 2
+    world.now += PROVE_AGAIN
+    world.tend()
+    assert (len(world.asked), world.left) == (3, ["eth1"]), "it is known already"
+
+    world.answer = True
+    world.now += PROVE_AGAIN
+    world.events.clear()
+    world.tend()
+    assert world.states() == {"eth0": "up", "eth1": "up"}
+    assert world.events == [policy.UplinkUp(), policy.UplinksUsed(2, frozenset(PEERS[:4]))]
+    world.tend()
+    assert world.events[2:] == world.events[1:2], "until it has done so"
+
+
+def test_tunnels_move_to_a_line_that_comes_back_after_a_while() -> None:
+    world = World(TWO)
+    world.look()
+    world.look(replace(TWO, defaults=BOTH[:1]))
+    world.tunnels(3)
+    world.look(TWO)
+    world.tend()
+    assert world.events[-1] == policy.UplinksUsed(2)
+    world.now += CALM
+    world.tend()
+    assert world.events[-1] == policy.UplinksUsed(2, frozenset(PEERS[:3]))
+
+
+def test_where_nobody_can_be_asked_nothing_is_left() -> None:
+    """As where all tunnels are over UDP: nobody knows whether something listens there."""
+    world = World(TWO)
+    world.look()
+    for peer in PEERS[:4]:
+        world.choice.choose(peer, HERE, 0.0)
+        world.choice.reached(peer, replace(HERE[0], protocol=TunnelProtocol.UDP), 0.0)
+    world.choice.lost(world.choice.over("eth1")[0], 0.0)
+    world.answer = False
+    world.tend()
+    assert (world.asked, world.left) == ([], [])
+
+
+def test_it_is_looked_at_as_soon_as_a_tunnel_seems_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "PAUSE", 0)
+    monkeypatch.setattr(address_monitor, "changes", no_changes)
+    world = World(TWO)
+
+    async def play() -> None:
+        await world.room.look()
+        world.tunnels(4)
+        task = asyncio.create_task(world.room.run())
+        await until(lambda: world.events)
+        world.answer = False
+        world.choice.doubt(world.choice.over("eth1")[0])
+        await until(lambda: world.left)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(play())
+
+
+async def no_changes(_: object) -> AsyncGenerator[None, None]:
+    await asyncio.sleep(60)
+    yield

@@ -28,6 +28,7 @@ from re6st.core.mesh.policy import (
     TunnelsLossy,
     TunnelsOutdated,
     TunnelUp,
+    UplinksUsed,
     UplinkUp,
 )
 from re6st.core.prefix import Prefix
@@ -111,6 +112,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(LinkDead, PREFIXES, INTERFACES),
     st.just(Resumed(())),
     st.just(UplinkUp()),
+    st.builds(UplinksUsed, st.integers(0, 7), st.frozensets(PREFIXES)),
 )
 PAUSES = st.one_of(st.floats(0, 3), st.floats(0, 400))
 HAPPENINGS: st.SearchStrategy[list[Event | float]] = st.lists(st.one_of(EVENTS, PAUSES), max_size=60)
