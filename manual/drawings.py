@@ -196,6 +196,25 @@ def takeover() -> Drawing:
     return drawing
 
 
+def uplinks() -> Drawing:
+    drawing = Drawing("A node with two lines to the Internet: each tunnel goes over its own", 760, 300)
+    drawing.box(20, 96, 170, 92, "node", "tunnels have marks", "box")
+    lines = (("fibre", "0x10", "table 14601", 30), ("dsl", "0x20", "table 14602", 190))
+    for name, mark, table, y in lines:
+        drawing.box(310, y, 150, 56, f"router {name}", table, "other")
+        drawing.text(250, y + (12 if y < 100 else 56), f"mark {mark}", "small knock")
+    for peer, y in (("4/16", 14), ("9/16", 66), ("7/16", 166), ("5/16", 232)):
+        drawing.box(650, y, 90, 40, peer, kind="both")
+    for y, from_y, to_y in ((50, 118, 34), (66, 130, 86), (210, 156, 186), (226, 168, 252)):
+        drawing.line(f"M190 {from_y}L310 {y}", "line")
+        drawing.line(f"M460 {y}L650 {to_y}", "line")
+    drawing.line("M310 240L190 184", "way", head=True)
+    drawing.line("M650 264L460 240", "way", tail=True)
+    drawing.text(555, 150, "the Internet", "bold")
+    drawing.text(380, 288, "Orange: whoever comes in by a line gets the answers by the same one.")
+    return drawing
+
+
 CORE = "wire/, mesh/, routing/, transport/, registry/, machine/, limits/, telemetry/"
 ROOMS = {
     "cli": ("cli/", "the programs: re6stnet, re6st-registry, re6st-conf, re6st-status", "both", 20, 720),
@@ -247,7 +266,7 @@ def house() -> Drawing:
     return drawing
 
 
-DRAWINGS = {each.__name__: each for each in (network, node, tunnel, draining, takeover, house)}
+DRAWINGS = {each.__name__: each for each in (network, node, tunnel, draining, takeover, uplinks, house)}
 
 
 def main() -> None:
