@@ -30,7 +30,7 @@ def chosen(options: argparse.Namespace) -> list[TunnelCarrier]:
 
 def node_options(carrier: TunnelCarrier) -> tuple[str, ...]:
     """Those of each node."""
-    return WITH_WIREGUARD if carrier is TunnelCarrier.WIREGUARD else ()
+    return WITH_WIREGUARD if carrier is TunnelCarrier.WIREGUARD else ("--wireguard", "off")
 
 
 def need(carrier: TunnelCarrier, host: Host) -> None:

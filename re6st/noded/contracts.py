@@ -85,6 +85,10 @@ class Drains(Protocol):
 class BabelFilter(Drains, Protocol):
     """A filter that also tells who sent what may not come out of a tunnel."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether packets of tunnels are counted, by which dead links are noticed."""
+
     told: Callable[[list[Sender]], object]
 
 

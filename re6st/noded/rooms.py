@@ -11,8 +11,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
@@ -83,6 +83,7 @@ from re6st.service.tasks import Tasks
 from re6st.transport.link_mtu import LinkMtus
 
 if TYPE_CHECKING:
+    from re6st.linux.wireguard import Implementation
     from re6st.noded.wireguard import WireGuard
     from re6st.service.metrics_http import MetricsServer
 
@@ -116,22 +117,31 @@ class MachineRooms:
     can_drain: asyncio.Event
     hooks: Hooks
     in_force: InForce
+    wireguard: Implementation | None
+    """What carries WireGuard links here; the configuration in force has none where nothing does."""
+    lacking: str
+    """Why nothing does, if they are wanted."""
 
     @classmethod
     async def of(cls, base: Base) -> MachineRooms:
         """Nothing is changed yet."""
         config, kernel, can_drain = base.config, Kernel(), asyncio.Event()
         source_routes = await kernel.source_specific()
+        packet_filter = PacketFilter(changed=can_drain.set)
+        wireguard, lacking = _wireguard(config, kernel, counted=packet_filter.available)
+        config = replace(config, wireguard=wireguard is not None)
         effective = EffectiveConfig(config, base.identity, base.updates.parameters, dict(base.programs), source_routes)
         return cls(
             kernel=kernel,
             addresses=NetworkAddresses(kernel, config.main_interface, config.run),
             sysctls=BabeldSysctls(config.run / run_names.BABELD_SYSCTLS, config.lan),
             advertisements=Advertisements(config.run / run_names.ROUTER_ADVERTISEMENTS),
-            packet_filter=PacketFilter(changed=can_drain.set),
+            packet_filter=packet_filter,
             can_drain=can_drain,
             hooks=Hooks(config.up, config.daemons, effective.environment, config.run),
             in_force=InForce(effective),
+            wireguard=wireguard,
+            lacking=lacking,
         )
 
     async def clear_up(self) -> None:
@@ -200,7 +210,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
     admission = Admission(config.run / run_names.REFUSED, requirement, event_log, base.client)
     crypto = NodeCrypto(base.identity, base.updates.revoked)
-    links, lacking = _links(config, machine, mesh, driver, planes, tasks) if config.wireguard else (None, "")
+    links = _links(machine, mesh, driver, planes, tasks)
     if links is not None:
         crypto.abilities = frozenset({Extension.WIREGUARD})
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
@@ -215,7 +225,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         event=driver.event,
         routing=planes,
         door=admission,
-        links=links or NoLinks(machine.kernel, config.run, tasks, lacking),
+        links=links or NoLinks(machine.kernel, config.run, tasks, machine.lacking),
         uplinks=choice,
     )
     tunnels = Tunnels(parts, machine.packet_filter, Arrivals(known, advertiser).connected, found)
@@ -278,26 +288,48 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     )
 
 
-def _links(
-    config: Config, machine: MachineRooms, mesh: policy.Mesh, driver: MeshDriver, planes: Planes, tasks: Tasks
-) -> tuple[WireGuard | None, str]:
-    """The room of WireGuard links; None where nothing here carries them, and why."""
-    # Most nodes have none, and need not load what makes them.
-    from re6st.linux.wireguard import NoWireGuard, choose
-    from re6st.linux.wireguard_go import WireGuardGo
-    from re6st.linux.wireguard_kernel import KernelWireGuard
-    from re6st.noded.wireguard import WireGuard
+def _wireguard(config: Config, kernel: Kernel, *, counted: bool) -> tuple[Implementation | None, str]:
+    """What carries WireGuard links here; None where nothing does, and why, if the user asked for them.
 
-    kernel, netlink = machine.kernel, machine.kernel.netlink
-    kinds = (KernelWireGuard, WireGuardGo) if config.wireguard_go else (KernelWireGuard,)
+    `counted`: packets of tunnels are counted. Hellos are rare on a link: without that, one that died would be noticed
+    after ten seconds, a tunnel of OpenVPN after two.
+    """
+    if not config.wireguard:
+        return None, ""
+    # Many nodes have none, and need not load what makes them.
+    from re6st.linux.wireguard import NoWireGuard, choose
+    from re6st.linux.wireguard_kernel import KernelWireGuard
+
+    kinds: list[Callable[[], Implementation]] = [partial(KernelWireGuard, kernel.netlink)]
+    if config.wireguard_go:
+        from re6st.linux.wireguard_go import WireGuardGo
+
+        kinds.append(partial(WireGuardGo, kernel.netlink))
     try:
-        found = choose([partial(kind, netlink) for kind in kinds])
+        if not counted:
+            raise NoWireGuard("without nftables, links that died would be noticed late")
+        found = choose(kinds)
     except NoWireGuard as error:
+        if not config.wireguard_asked:
+            log.info("tunnels are those of OpenVPN: %s", error)
+            return None, ""
         log.warning("tunnels stay those of OpenVPN, without WireGuard: %s", error)
         return None, f"not here: {error}"
     log.info("tunnels become WireGuard links where the other end has them too; here %s carries them", found.name)
+    return found, ""
+
+
+def _links(
+    machine: MachineRooms, mesh: policy.Mesh, driver: MeshDriver, planes: Planes, tasks: Tasks
+) -> WireGuard | None:
+    """The room of WireGuard links, if something here carries them."""
+    if machine.wireguard is None:
+        return None
+    from re6st.noded.wireguard import WireGuard
+
+    kernel = machine.kernel
     parts = machine.in_force, mesh, driver.event, kernel, machine.packet_filter, planes, tasks
-    return WireGuard(*parts, found, netlink), ""
+    return WireGuard(*parts, machine.wireguard, kernel.netlink)
 
 
 def _metrics(

@@ -101,6 +101,8 @@ class Config:
     """The lines to the Internet (--uplink); none: those that have a default route."""
     wireguard: bool = False
     """Tunnels become WireGuard links where both ends can have them."""
+    wireguard_asked: bool = True
+    """The user says so: it is told if there are none."""
     wireguard_go: bool = False
     """The program wireguard-go makes these links where the kernel has no WireGuard."""
     wireguard_ports: range = WIREGUARD_PORTS

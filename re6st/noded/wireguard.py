@@ -67,6 +67,8 @@ GREET_AGAIN = 10.0
 """Seconds between two greetings of a peer with whom there is a tunnel, and no session by which it would say that it can
 have links."""
 
+UNCOUNTED = "not now: packets of tunnels are not counted here, so a link that died would be noticed late"
+
 log = logging.getLogger(__name__)
 
 
@@ -233,6 +235,8 @@ class WireGuard:
 
     def why_not(self, peer: Prefix) -> str:
         """See contracts.Links."""
+        if not self._drains.counts:
+            return UNCOUNTED
         reason = self._links.agreement.paused(peer, _now())
         return self._upgrades.why_not(peer, _now()) if reason is None else reason.words
 
@@ -256,7 +260,9 @@ class WireGuard:
     def admits(self, peer: Prefix) -> bool:
         """Whether a peer may open a link to us: one that is let in as a client of a server of ours, and is there."""
         client = self._client(peer)
-        return self._hands is not None and client is not None and self._hands[0].servers.admits(peer, client[1].serial)
+        if self._hands is None or client is None or not self._drains.counts:
+            return False
+        return self._hands[0].servers.admits(peer, client[1].serial)
 
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         """Where a peer was reached by its tunnel."""
@@ -394,7 +400,7 @@ class WireGuard:
         tunnel, peers = self._mesh.tunnels.get(peer), self._hands[1]
         if tunnel is None or tunnel.phase is not policy.Phase.UP or not tunnel.met or peer in self._mesh.clients:
             return False
-        if not self._drains.available or self.why_not(peer):
+        if self.why_not(peer):
             return False
         if is_spoken_with(peers.sessions, peer, _now()):
             return True

@@ -68,6 +68,7 @@ def test_two_nodes_move_to_wireguard_and_no_packet_is_lost(bed: Bed) -> None:
 def test_with_nodes_that_have_none_tunnels_stay_those_of_openvpn(bed: Bed) -> None:
     network = Network(bed, 3, node_options=["-v", "3"])
     *able, without = network.nodes
+    without.options += ("--wireguard", "off")
     for node in able:
         node.options += WITH_WIREGUARD
     network.start()

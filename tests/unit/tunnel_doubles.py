@@ -89,7 +89,7 @@ class FakeFilter:
     """Notes what is drained, and what no longer."""
 
     def __init__(self) -> None:
-        self.available = True
+        self.available = self.counts = True
         self.told: Callable[[list[Sender]], object] = lambda _: None
         self.done: list[str] = []
         self.undone: list[str] = []

@@ -94,10 +94,9 @@ def parser() -> OptionParser:
     mesh.add_argument(
         "--wireguard",
         choices=("auto", "any", "off"),
-        default="off",
-        help="auto: have WireGuard links in place of tunnels where both ends can, and the kernel has WireGuard; any:"
-        " also by wireguard-go, which is slower than OpenVPN for small packets; off: OpenVPN only (default:"
-        " %(default)s)",
+        help="auto: have WireGuard links in place of tunnels where both ends can, and the kernel has WireGuard and"
+        " nftables; any: also by wireguard-go, which is slower than OpenVPN for small packets; off: OpenVPN only"
+        " (default: auto, and nothing is said where the kernel has none)",
     )
     mesh.add_argument(
         "--client-count",
@@ -268,6 +267,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         probe=not args.no_probe,
         remotes=remotes,
         wireguard=args.wireguard != "off",
+        wireguard_asked=args.wireguard is not None,
         wireguard_go=args.wireguard == "any",
         wireguard_ports=wireguard_ports.ports_of(p, args.wireguard_ports, ports),
     )

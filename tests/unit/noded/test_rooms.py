@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Kernel
+from re6st.linux.nftables import Nft
+from re6st.linux.process import MissingProgram
 from re6st.linux.rtnetlink import Netlink
 from re6st.linux.wireguard import NoWireGuard
 from re6st.noded.babeld_sysctls import BabeldSysctls
@@ -77,6 +81,8 @@ def live(
                 asyncio.Event(),
                 Hooks((), (), {}, run),
                 InForce(effective),
+                wireguard=None,
+                lacking="",
             )
             async with Tasks() as tasks:
                 await steps(build(base, machine, Found(), Left(), tasks), base)
@@ -158,17 +164,34 @@ def test_only_what_the_options_want_is_there(tmp_path: Path, nodes: dict[str, ce
     live(tmp_path, nodes["1/16"], routed, multicast=True)
 
 
-@pytest.mark.parametrize(
-    ("program", "reasons"), [(False, "the kernel has none"), (True, "the kernel has none; there is no program")]
-)
-def test_wireguard_go_is_asked_for_links_only_where_the_user_says_so(
-    tmp_path: Path,
-    nodes: dict[str, cert.Identity],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    program: bool,
-    reasons: str,
-) -> None:
+def without_nft() -> Nft:
+    raise MissingProgram("nft")
+
+
+def machine_of(run: Path, identity: cert.Identity, *, available: bool = True, **options: Any) -> MachineRooms:
+    """What a node finds on its machine; nothing is changed."""
+    files = Files(run / "ca.crt", run / "cert.crt", run / "cert.key")
+    config = Config("http://registry.example.com/", files, log=run, run=run, state=run, **options)
+    client, cache = CountedClient(config.registry, identity), Cache(run / "cache.db")
+    own = OwnAddresses(config.offered, config.ip, (), network=identity.trust.network)
+    updates = Known(client, files, identity, cache, lambda: None)
+
+    async def main() -> MachineRooms:
+        with pytest.MonkeyPatch.context() as patch:
+            if not available:
+                patch.setattr("re6st.noded.rooms.PacketFilter", partial(PacketFilter, without_nft))
+            return await MachineRooms.of(Base(config, identity, {}, client, own, cache, updates, FirstPeer(client)))
+
+    try:
+        machine = asyncio.run(main())
+        machine.kernel.close()
+        return machine
+    finally:
+        cache.close(keep=())
+
+
+@pytest.fixture
+def no_wireguard(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(why: str) -> Callable[[Netlink], None]:
         def make(netlink: Netlink) -> None:
             raise NoWireGuard(why)
@@ -178,8 +201,45 @@ def test_wireguard_go_is_asked_for_links_only_where_the_user_says_so(
     monkeypatch.setattr("re6st.linux.wireguard_kernel.KernelWireGuard", absent("the kernel has none"))
     monkeypatch.setattr("re6st.linux.wireguard_go.WireGuardGo", absent("there is no program"))
 
-    async def steps(rooms: Rooms, base: Base) -> None:
-        assert rooms.links is None
-        assert caplog.messages[-1] == f"tunnels stay those of OpenVPN, without WireGuard: {reasons}"
 
-    live(tmp_path, nodes["1/16"], steps, wireguard=True, wireguard_go=program)
+@pytest.mark.usefixtures("no_wireguard")
+@pytest.mark.parametrize(
+    ("program", "reasons"), [(False, "the kernel has none"), (True, "the kernel has none; there is no program")]
+)
+def test_wireguard_go_is_asked_for_links_only_where_the_user_says_so(
+    tmp_path: Path, nodes: dict[str, cert.Identity], caplog: pytest.LogCaptureFixture, program: bool, reasons: str
+) -> None:
+    machine = machine_of(tmp_path, nodes["1/16"], wireguard=True, wireguard_go=program)
+    assert machine.wireguard is None
+    assert machine.lacking == f"not here: {reasons}"
+    assert f"tunnels stay those of OpenVPN, without WireGuard: {reasons}" in caplog.messages
+
+
+@pytest.mark.usefixtures("no_wireguard")
+def test_a_machine_without_wireguard_says_nothing_alarming_where_nobody_asked_for_it(
+    tmp_path: Path, nodes: dict[str, cert.Identity], caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = machine_of(tmp_path, nodes["1/16"], wireguard=True, wireguard_asked=False)
+    assert machine.wireguard is None
+    assert machine.lacking == "", "or each tunnel would have a line in re6st-status"
+    assert machine.in_force.effective.links == (), "babeld is told of no interfaces that never come"
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+def test_a_node_that_cannot_count_packets_has_no_links(
+    tmp_path: Path, nodes: dict[str, cert.Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that died would be noticed after ten seconds, as hellos are rare there."""
+    monkeypatch.setattr("re6st.linux.wireguard_kernel.KernelWireGuard", There)
+    assert machine_of(tmp_path, nodes["1/16"], wireguard=True).wireguard is not None
+    machine = machine_of(tmp_path, nodes["1/16"], available=False, wireguard=True)
+    assert machine.wireguard is None
+    assert "nftables" in machine.lacking
+
+
+class There:
+    """A kernel's WireGuard."""
+
+    name = "the kernel"
+
+    def __init__(self, netlink: Netlink) -> None: ...

@@ -89,7 +89,20 @@ def test_defaults() -> None:
         client_count=None,
         max_clients=None,
         upnp=True,
+        wireguard=True,
+        wireguard_asked=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "links", "by_program"),
+    [((), True, False), (("auto",), True, False), (("any",), True, True), (("off",), False, False)],
+)
+def test_wireguard_is_used_where_the_kernel_has_it_if_nothing_is_said(
+    words: tuple[str, ...], links: bool, by_program: bool
+) -> None:
+    made = config(*(f"--wireguard={word}" for word in words))
+    assert (made.wireguard, made.wireguard_go, made.wireguard_asked) == (links, by_program, bool(words))
 
 
 def test_everything(tmp_path: Path) -> None:
@@ -126,6 +139,8 @@ def test_everything(tmp_path: Path) -> None:
         console=Path("/run/x.sock"),
         gateway=True,
         accept_route=(ip_network("192.168.7.0/24"), ip_network("2001:db8:7::/48")),
+        wireguard=True,
+        wireguard_asked=False,
     )
 
 

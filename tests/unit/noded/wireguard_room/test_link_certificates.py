@@ -36,6 +36,17 @@ async def test_only_clients_that_are_there_and_let_in_get_a_link(world: World, r
     assert not world.air.devices
 
 
+@pytest.mark.parametrize("end", ["ours", "theirs"])
+@scene
+async def test_where_packets_are_not_counted_there_is_no_link(world: World, end: str) -> None:
+    """As a kernel may refuse to: a link that died would be noticed late."""
+    (world.a if end == "ours" else world.b).drains.counts = False
+    world.a.dial(world.b)
+    await until(lambda: world.a.room.why_not(world.b.own) != "")
+    assert ("not counted here" if end == "ours" else "does not want") in world.a.room.why_not(world.b.own)
+    assert not world.air.devices
+
+
 @scene
 async def test_who_is_revoked_has_no_link_at_once_and_hears_nothing(world: World) -> None:
     await world.moved()
