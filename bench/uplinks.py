@@ -142,7 +142,7 @@ def network(case: Case, numbers: Sequence[int], carrier: Sequence[str], options:
         node = made.nodes[-1]
         node.options = [*carrier, "--ip", "any", *options]
         for number in numbers:
-            node.options += ["--remote-gateway", lined.gateway(number)]
+            node.options += ["--uplink", lined.option(number)]
         made.create()
         made.enrol()
         for other in made.nodes[:-1]:

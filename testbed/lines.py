@@ -55,6 +55,12 @@ class LinedHost:
         """The host's own address on a line."""
         return f"{self.gateway(number).rpartition('.')[0]}.2"
 
+    def option(self, number: int) -> str:
+        """What --uplink says of a line."""
+        words = f"line{number},dev={self.device(number)},gateway={self.gateway(number)}"
+        mbits = self.lines[number].mbits
+        return f"{words},down={mbits:g},up={mbits:g}"
+
     def cut(self, number: int) -> None:
         """A line loses everything, both ways, and nobody is told."""
         chains = " ".join(_dropping(hook) for hook in ("input", "forward"))

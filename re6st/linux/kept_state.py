@@ -117,7 +117,7 @@ class KeptState:
             [Placed(each.address, each.length, links[each.index].name) for each in addresses],
             self._routes(wanted, to_peers=to_peers),
             self._values(wanted),
-            self._netlink.rules() if wanted.rules or wanted.uplinks or to_peers else (),
+            self._netlink.rules() if _has_rules(wanted) or to_peers else (),
         )
 
     def set(self, settings: Iterable[Setting]) -> list[Fault]:
@@ -179,7 +179,7 @@ class KeptState:
         if self._right is not None:
             before, actual = self._right
             if (before.taps, before.addresses, before.on_taps) == (now.taps, now.addresses, now.on_taps):
-                rules = self._netlink.rules() if now.rules or now.uplinks else ()
+                rules = self._netlink.rules() if _has_rules(now) else ()
                 return replace(actual, routes=self._routes(now), settings=self._values(now), rules=rules)
         return self.read(now)
 
@@ -235,6 +235,10 @@ class KeptState:
             finally:
                 os.close(descriptor)
         return ""
+
+
+def _has_rules(wanted: Wanted) -> bool:
+    return bool(wanted.rules or wanted.uplinks or wanted.shares)
 
 
 def family_of(network: Network) -> int:

@@ -35,7 +35,7 @@ from re6st.core.machine.wanted_state import (
 from re6st.core.routing import babel_settings
 from re6st.core.routing.claims import link_local
 from re6st.core.routing.planes import ECN_BITS, TABLES, THROUGHPUT_TABLE, Plane
-from re6st.linux import detour_routes, multicast_groups, rtnetlink, throw_routes
+from re6st.linux import detour_routes, multicast_groups, rtnetlink, share_routes, throw_routes
 from re6st.linux.babel_routes import BabelRoutes
 from re6st.linux.hardware import Hardware
 from re6st.linux.kept_state import KeptState
@@ -76,6 +76,7 @@ class Kernel:
         self.hardware = Hardware(self._netlink)
         self.state = KeptState(self._netlink)
         self.detours = detour_routes.DetourRoutes(self._netlink)
+        self.shares = share_routes.ShareRoutes(self._netlink)
         self.throws = throw_routes.ThrowRoutes(self._netlink, THROUGHPUT_TABLE)
 
     def close(self) -> None:
@@ -259,6 +260,13 @@ class Kernel:
         found = (self.state.try_to_put(each) for each in things if each not in before)
         return [fault for fault in found if fault is not None and fault.trouble]
 
+    async def lead_shares(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
+        """Have these rules for what goes over one line by choice, and no others; what keeps one away is returned."""
+        before = self.state.wanted.shares
+        self.state.want(replace(self.state.wanted, shares=rules))
+        found = (self.state.try_to_put(rule) for rule in rules if rule not in before)
+        return [fault for fault in found if fault is not None and fault.trouble]
+
     def uplinks_left(self) -> list[KernelRoute]:
         """The routes of uplinks that an earlier daemon left, as long as no others are wanted."""
         return [each for each in self.state.wanted.uplinks if isinstance(each, KernelRoute)]
@@ -359,7 +367,7 @@ class Kernel:
         if of_uplinks := len(gone) - len(removed):
             removed.append(f"{of_uplinks} routes and rules of uplinks")
         if count := detour_routes.clear(self._netlink):
-            removed.append(f"{count} routes around dead links, or out of the second plane's table")
+            removed.append(f"{count} routes around dead links, over one line, or out of the second plane's table")
         # Of planes beside the main one nothing is gone on with.
         of_ended = BabelRoutes() if kept is None else BabelRoutes(lambda table: table in TABLES)
         by_babel = await of_ended.sweep(plans)

@@ -20,7 +20,8 @@ TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 # linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 _NETLINK_NETFILTER, _NFPROTO_INET, _NFT = 12, 1, 10 << 8
 _GETGEN, _GETOBJ = _NFT | 16, _NFT | 19
-_GEN_ID, _OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA, _COUNTER, _COUNTER_PACKETS = 1, 1, 2, 3, 4, 1, 2
+_GEN_ID, _OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA, _COUNTER = 1, 1, 2, 3, 4, 1
+_COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _HEAD = struct.Struct("!BBH")  # family, version, resource
 
 
@@ -71,6 +72,13 @@ class Nft:
 
     def counters(self, table: str) -> Mapping[str, int]:
         """Numbers of packets, by the name of the counter; empty if the table does not exist."""
+        return self._counted(table, _COUNTER_PACKETS)
+
+    def counted_bytes(self, table: str) -> Mapping[str, int]:
+        """Numbers of bytes, in the same way."""
+        return self._counted(table, _COUNTER_BYTES)
+
+    def _counted(self, table: str, what: int) -> Mapping[str, int]:
         body = _HEAD.pack(_NFPROTO_INET, 0, 0) + pack_attribute(_OBJ_TABLE, table.encode() + b"\0")
         body += pack_attribute(_OBJ_TYPE, _COUNTER.to_bytes(4, "big"))
         found: dict[str, int] = {}
@@ -79,7 +87,7 @@ class Nft:
                 attributes = dict(read_attributes(each[_HEAD.size :]))
                 data = dict(read_attributes(attributes.get(_OBJ_DATA, b"")))
                 name = attributes.get(_OBJ_NAME, b"").rstrip(b"\0").decode("utf-8", "replace")
-                found[name] = int.from_bytes(data.get(_COUNTER_PACKETS, b""), "big")
+                found[name] = int.from_bytes(data.get(what, b""), "big")
         return found
 
     def close(self) -> None:

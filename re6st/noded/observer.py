@@ -27,6 +27,7 @@ from re6st.keys import pki
 from re6st.noded.dead_links import DeadLinks
 from re6st.noded.guard import Guard
 from re6st.noded.kernel_care import KernelCare
+from re6st.noded.line_shares import LineShares
 from re6st.noded.link_capacities import LinkCapacities
 from re6st.noded.log_stream import LogStream
 from re6st.noded.options_in_use import options_in_use
@@ -77,6 +78,7 @@ class Watchers:
     dead_links: DeadLinks
     bulk: BulkRooms
     uplinks: Uplinks
+    shares: LineShares
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class Observer:
         self._dead_links = watchers.dead_links
         self._bulk = watchers.bulk
         self._uplinks = watchers.uplinks
+        self._shares = watchers.shares
         self._log = LogStream(verbosity)
         self._started = time.monotonic()
         self._operations: Mapping[str, Callable[[_Arguments], Record]] = {
@@ -275,7 +278,7 @@ class Observer:
             "mesh": {**report.counts(self._mesh), "clients_served": self._event_log.counts["client-up"]},
             "links": self._dead_links.record(),
             "bulk": self._bulk.record(effective.planes),
-            "uplinks": self._uplinks.record(),
+            "uplinks": self._lines(),
             "packet_filter": {
                 "active": self._filter.active,
                 "missing": sorted(part.value for part in self._filter.missing),
@@ -299,7 +302,10 @@ class Observer:
 
     def _list_uplinks(self, given: _Arguments) -> Record:
         given.end()
-        return self._uplinks.record()
+        return self._lines()
+
+    def _lines(self) -> Record:
+        return {**self._uplinks.record(), "sharing": self._shares.record()}
 
     def _neighbours(self, given: _Arguments) -> Record:
         given.end()

@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -28,7 +29,9 @@ from re6st.core.wire.news import VersionNews
 from re6st.core.wire.requirement import Requirement
 from re6st.linux.kernel import Kernel
 from re6st.linux.link_traffic import LinkTraffic
+from re6st.linux.nftables import Nft
 from re6st.linux.probes import ProbeSocket
+from re6st.linux.process import MissingProgram
 from re6st.linux.retransmits import LossWatch
 from re6st.linux.train import measure
 from re6st.noded import dead_links, multicast
@@ -41,6 +44,7 @@ from re6st.noded.guard import Guard
 from re6st.noded.hooks import Hooks
 from re6st.noded.kernel_care import KernelCare
 from re6st.noded.known_peers import KnownPeers
+from re6st.noded.line_shares import LineShares, ShareMachine, TunnelLines
 from re6st.noded.link_capacities import LinkCapacities
 from re6st.noded.mesh_driver import MeshDriver
 from re6st.noded.network_addresses import NetworkAddresses
@@ -172,6 +176,7 @@ class Rooms:
     known: KnownPeers
     tunnels: Tunnels
     uplinks: Uplinks
+    shares: LineShares
     links: WireGuard | None
     losses: LossWatch
     dead_links: DeadLinks
@@ -244,14 +249,17 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
 
     throughput.changed, throughput.watch = capacities.follow, look_beside
     news = DeadLinkNews(driver, choice)
-    dead = _dead_links(base, machine, routing, throughput, tunnels, news, mesh, event_log)
+    shares = _shares(base, machine, routing, throughput, TunnelLines(choice, tunnels.links))
+    dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, event_log)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     driver.start(tunnels, peers, AskRegistry(base.first_peer, known, driver, base.updates, tasks))
     operations = Observer(
         in_force,
         MeshRooms(mesh, routing, tunnels, own, known.addresses, event_log),
-        Watchers(base.client, guard, machine.packet_filter, care, dead, BulkRooms(throughput, capacities), uplinks),
+        Watchers(
+            base.client, guard, machine.packet_filter, care, dead, BulkRooms(throughput, capacities), uplinks, shares
+        ),
         config.verbosity,
     )
     return Rooms(
@@ -265,12 +273,14 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
             machine.packet_filter,
             TunnelMtus(tunnels, link_mtus, in_force),
             driver,
+            shares,
         ),
         crypto=crypto,
         peers=peers,
         known=known,
         tunnels=tunnels,
         uplinks=uplinks,
+        shares=shares,
         links=links,
         losses=LossWatch(tunnels, driver.event),
         dead_links=dead,
@@ -385,7 +395,7 @@ def _dead_links(
     base: Base,
     machine: MachineRooms,
     routing: RoutingPlane,
-    throughput: Throughput,
+    others: tuple[dead_links.OtherPlane, ...],
     tunnels: Tunnels,
     news: DeadLinkNews,
     mesh: policy.Mesh,
@@ -399,10 +409,21 @@ def _dead_links(
         machine.addresses,
         LinkTraffic,
         ProbeSocket,
-        (throughput,),
+        others,
     )
     network, own = base.identity.trust.network, base.identity.prefix
     return DeadLinks(network, own, routing, tunnels.ends, means, news.event, log, lambda: mesh.avoided_links)
+
+
+def _shares(
+    base: Base, machine: MachineRooms, routing: RoutingPlane, throughput: Throughput, lines: TunnelLines
+) -> LineShares:
+    kernel, nft = machine.kernel, None
+    with suppress(MissingProgram):  # the packet filter has said so
+        nft = Nft()
+    means = ShareMachine(lines, kernel, kernel.shares, nft)
+    network, own = base.identity.trust.network, base.identity.prefix
+    return LineShares(network, own, routing, means, lambda: throughput.plane is not None)
 
 
 def _multicast(base: Base, machine: MachineRooms) -> multicast.Multicast:

@@ -33,6 +33,12 @@ class SizesOfPackets(Protocol):
     def follow(self, table: Table) -> None: ...
 
 
+class WaysOverLines(Protocol):
+    """Who has routes over each line of this machine."""
+
+    def follow(self) -> None: ...
+
+
 class PolicyDriver(PolicyInput, Protocol):
     """Who also knows whether this node is connected."""
 
@@ -50,12 +56,14 @@ class TableChanges:
         packet_filter: OutsideFilter,
         mtus: SizesOfPackets,
         driver: PolicyDriver,
+        shares: WaysOverLines,
     ) -> None:
         self._network = network
         self._guard = guard
         self._filter = packet_filter
         self._mtus = mtus
         self._driver = driver
+        self._shares = shares
 
     async def follow(self, table: Table, seen: Survey) -> None:
         """The table has changed, and says this of the mesh."""
@@ -63,6 +71,7 @@ class TableChanges:
         if not seen.late:  # else an interface may have another peer by now than the table says
             self._guard.look()
         self._mtus.follow(table)
+        self._shares.follow()
         await self._filter.lead_outside(way_out(table, self._network))
         self._driver.event(policy.Surveyed(seen))
         if self._driver.connected != was:

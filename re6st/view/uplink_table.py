@@ -46,7 +46,8 @@ def uplink_lines(uplinks: Answer, now: float, width: int | None) -> list[Line]:
     lines += [
         line(Span(f"{each['name']}: {each['problem']}", "warning")) for each in uplinks["lines"] if each["problem"]
     ]
-    return [*lines, line(Span(usage(uplinks), "dim"))]
+    said = [usage(uplinks), *([text] if (text := sharing(uplinks)) else [])]
+    return lines + [line(Span(each, "dim")) for each in said]
 
 
 def usage(uplinks: Answer) -> str:
@@ -56,6 +57,18 @@ def usage(uplinks: Answer) -> str:
     if uplinks["active"]:
         return "Tunnels that this node opens are spread over them, each bound to its own."
     return "With fewer than two, tunnels go as the machine's routes say."
+
+
+def sharing(uplinks: Answer) -> str:
+    """How connections use them, in words; empty where they do not."""
+    found = uplinks.get("sharing", {})
+    if found.get("trouble"):
+        return f"Connections are not spread over them: {found['trouble']}"
+    if not found.get("active"):
+        return ""
+    placed = [f"{of['groups']} over {name}" for name, of in found["lines"].items() if of["groups"]]
+    now = f"now {', '.join(placed)}" if placed else "none is full now"
+    return f"What this node sends goes over all of them once one is full (groups of connections: {now})."
 
 
 def summary(uplinks: Answer) -> str:

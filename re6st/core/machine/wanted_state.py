@@ -14,7 +14,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 
 from re6st.core import interfaces
-from re6st.core.machine import uplink_numbers
+from re6st.core.machine import share_numbers, uplink_numbers
 from re6st.core.routing import planes
 from re6st.core.routing.claims import link_local
 
@@ -185,7 +185,7 @@ class KernelRule:
         return f"rule {self.priority}"
 
     def __str__(self) -> str:
-        if self.priority in uplink_numbers.PRIORITIES:
+        if self.priority in uplink_numbers.PRIORITIES or self.priority in share_numbers.PRIORITIES:
             return f"the rule {self.priority} for {f'mark {self.mark:#x}' if self.mark else self.source}"
         return f"the rule {self.priority} for packets of class {self.traffic_class:#04x}"
 
@@ -230,11 +230,13 @@ class Wanted:
     """Which packets go by the table of the throughput plane."""
     uplinks: tuple[KernelRoute | KernelRule, ...] = ()
     """What leads packets out by one uplink or the other; see uplinks.py."""
+    shares: tuple[KernelRule, ...] = ()
+    """Which of our own packets go by the table of one line; see share_rules.py."""
 
     @property
     def things(self) -> tuple[Thing, ...]:
         # An interface takes its addresses along.
-        return (*map(Tap, self.taps), *self.addresses, *self.routes, *self.rules, *self.uplinks)
+        return (*map(Tap, self.taps), *self.addresses, *self.routes, *self.rules, *self.uplinks, *self.shares)
 
     @property
     def all_settings(self) -> tuple[Setting, ...]:
@@ -379,7 +381,7 @@ def missing(wanted: Wanted, actual: Actual, met: Collection[str] = ()) -> Iterat
     yield from _link_locals({name: link for name, link in taps.items() if up[name].link_local is None}, actual)
     routes = {(each.destination, each.type) for each in actual.routes}
     yield from (each for each in wanted.routes if (each.destination, each.type) not in routes)
-    yield from (each for each in wanted.rules if each not in actual.rules)
+    yield from (each for each in (*wanted.rules, *wanted.shares) if each not in actual.rules)
     of_uplinks = {*actual.routes, *actual.rules} if wanted.uplinks else frozenset[Thing]()
     yield from (each for each in wanted.uplinks if each not in of_uplinks)
 
@@ -409,10 +411,13 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     networks = () if kept is not None else {network for plan in plans for network in plan.unreachable}
     nowhere = (each for each in actual.routes if each.type == RTN_UNREACHABLE and each.destination in networks)
     routes = tuple(each for each in to_peers if str(each.destination.network_address) in hosts)
-    rules = tuple(each for each in actual.rules if each.priority not in uplink_numbers.PRIORITIES)
+    others = (each for each in actual.rules if each.priority not in uplink_numbers.PRIORITIES)
+    # What goes over which line is found anew: meanwhile all goes as babel says.
+    shares = tuple(each for each in actual.rules if each.priority in share_numbers.PRIORITIES)
+    rules = tuple(each for each in others if each not in shares)
     leading = tuple(each for each in actual.rules if each.priority in uplink_numbers.PRIORITIES)
     uplinks: tuple[KernelRoute | KernelRule, ...] = (*out, *leading)
-    found = Wanted(addresses=tuple(addresses), routes=(*nowhere, *to_peers), taps=taps, rules=rules, uplinks=uplinks)
+    found = Wanted(tuple(addresses), (*nowhere, *to_peers), taps, rules=rules, uplinks=uplinks, shares=shares)
     if kept is None:
         return found, Wanted()
     taps = dict.fromkeys(filter(kept.keeps, taps))

@@ -204,6 +204,17 @@ class UplinkChoice:
         tcp = [each for each in known if each.protocol.transport is Transport.TCP and _address(each.host) is not None]
         return list(carried(self._uplinks[name], tcp))[:PLACES]
 
+    def up(self) -> dict[int, Uplink]:
+        """The lines that work, by slot; metered ones where no other does."""
+        found = {
+            self._slots[name]: each for name, each in self._uplinks.items() if each.is_up and not self.is_silent(name)
+        }
+        return {slot: each for slot, each in found.items() if not each.metered} or found
+
+    def slot(self, name: str) -> int | None:
+        """That of a line; None where there is none of that name."""
+        return self._slots.get(name)
+
     def mark(self, name: str) -> int:
         """That of what goes over a line; 0 for none."""
         return numbers.mark(self._slots[name]) if name in self._slots else 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from ipaddress import IPv6Address, IPv6Network
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -31,6 +33,9 @@ class Node:
     def follow(self, table: Table) -> None:
         self.calls.append(table)
 
+    def ask_for_shares(self) -> Any:
+        return SimpleNamespace(follow=lambda: self.calls.append("shares"))
+
     async def lead_outside(self, exits: frozenset[NextHop]) -> None:
         self.calls.append(exits)
 
@@ -46,7 +51,7 @@ def test_liars_are_looked_for_and_packets_let_through_before_the_policy_decides(
     caplog.set_level(logging.INFO)
     node, table = Node(), Table()
     table.routes["1"] = Route("", IPv6Network("::/0"), NETWORK, True, 96, 0, HOP, "r1")
-    changes = TableChanges(NETWORK, node, node, node, node)
+    changes = TableChanges(NETWORK, node, node, node, node, node.ask_for_shares())
     alone, seen = Survey(), Survey(peers=frozenset((Prefix(2, 16),)))
 
     async def steps() -> None:
@@ -54,14 +59,15 @@ def test_liars_are_looked_for_and_packets_let_through_before_the_policy_decides(
             await changes.follow(table, each)
 
     asyncio.run(steps())
-    assert node.calls == [*("look", table, frozenset((HOP,)), seen) * 2, "look", table, frozenset((HOP,)), alone]
+    exits = frozenset((HOP,))
+    assert node.calls == [*("look", table, "shares", exits, seen) * 2, "look", table, "shares", exits, alone]
     assert caplog.messages == ["connected to the network", "the registry's node cannot be reached"]
 
 
 def test_nobody_is_called_a_liar_for_what_the_table_said_before() -> None:
     """While babeld's news are not read, an interface may have got another peer."""
     node, table = Node(), Table()
-    changes = TableChanges(NETWORK, node, node, node, node)
+    changes = TableChanges(NETWORK, node, node, node, node, node.ask_for_shares())
     asyncio.run(changes.follow(table, Survey(running=False, late=True)))
     assert "look" not in node.calls
     asyncio.run(changes.follow(table, Survey()))

@@ -73,3 +73,16 @@ def test_each_line_to_the_internet_and_what_is_wrong_with_it() -> None:
     assert paint(uplink_lines({**alone, "trouble": "no rules"}, NOW, None))[-1].endswith(
         "not bound to uplinks: no rules"
     )
+
+
+def test_how_connections_are_spread_over_lines() -> None:
+    of = {"destinations": 3, "sent_mbits": 20.0, "groups": 0}
+    sharing = {"active": True, "trouble": "", "lines": {"fibre": of, "lte": of}}
+    assert paint(uplink_lines({**UPLINKS, "sharing": sharing}, NOW, None))[-1] == (
+        "What this node sends goes over all of them once one is full (groups of connections: none is full now)."
+    )
+    full = {**sharing, "lines": {"fibre": {**of, "groups": 11}, "lte": {**of, "groups": 5}}}
+    assert "now 11 over fibre, 5 over lte" in paint(uplink_lines({**UPLINKS, "sharing": full}, NOW, None))[-1]
+    assert paint(uplink_lines({**UPLINKS, "sharing": {**sharing, "trouble": "no nft"}}, NOW, None))[-1].endswith(
+        "not spread over them: no nft"
+    )
