@@ -326,6 +326,7 @@ class Observer:
             "late": self._routing.babel.late,
             "reachable": peers,
             "by_capacity": self._bulk.reached(),
+            "uplinks": self._uplinks.states(),
             "claims": self._guard.record(),
         }
 

@@ -163,6 +163,10 @@ class Uplinks:
             "lines": [self._line(uplink, counts[name]) for name, uplink in self._uplinks.items()],
         }
 
+    def states(self) -> dict[str, str]:
+        """How each is, in a word; none where there is nothing to choose."""
+        return {each.name: self._word(each) for each in self._in_use()}
+
     def problems(self) -> list[str]:
         """What is wrong with those that the operator has named."""
         found = [f"tunnels are not bound to uplinks: {self.trouble}"] if self.trouble else []

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv6Network
 from pathlib import Path
 
 from re6st.babeld.binary_socket import read_dump
 from re6st.babeld.talk import Talk
+from re6st.core.machine.uplink_numbers import LIMIT
 from re6st.core.prefix import Prefix, PrefixError, prefix_of
 from re6st.core.routing.babel_lines import LineError, Table
 from re6st.core.routing.told_claims import ToldClaims, read_claims
@@ -26,6 +28,9 @@ from re6st.core.wire.datagrams import PORT, Code
 from re6st.service.run_names import BABELD_SOCKET, BINARY_SOCKET, CONTROL_SOCKET
 
 logger = logging.getLogger("localnode")
+
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
+"""The name of a line to the Internet, and its state."""
 
 TIMEOUT = 3.0
 RESEND = 0.4
@@ -69,6 +74,8 @@ class LocalNode:
         self.by_capacity: frozenset[Prefix] | None = None
         """The nodes that its bulk traffic gets to by capacity, as it said then; None where all of it goes by latency.
         """
+        self.uplinks: Mapping[str, str] = {}
+        """Its lines to the Internet and the state of each, where its tunnels are bound to them."""
         self._socket: socket.socket | None = None
         self._listeners: dict[tuple[Prefix, int], list[Listener]] = {}
 
@@ -182,7 +189,7 @@ class LocalNode:
         release, or the older software, whose babeld does not speak the text protocol (wire.md 9.6).
         """
         reasons = []
-        self.claims, self.late, self.by_capacity = ToldClaims(), False, None
+        self.claims, self.late, self.by_capacity, self.uplinks = ToldClaims(), False, None, {}
         for name, read in ((CONTROL_SOCKET, self._told), (BABELD_SOCKET, self._text), (BINARY_SOCKET, self._binary)):
             path = self._control.with_name(name)
             try:
@@ -205,6 +212,7 @@ class LocalNode:
             raise EOFError("the node hung up")
         told = read_routes(line)
         self.claims, self.late, self.by_capacity = told.claims, told.late, told.by_capacity
+        self.uplinks = told.uplinks
         return told.reachable
 
     async def _text(self, path: Path) -> list[Prefix]:
@@ -302,13 +310,15 @@ def _unquoted(answer: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ToldRoutes:
-    """What a node of ours says of its routes: who can be reached, who claims what, and whether this is old; and where
-    it has two routing planes, whom bulk traffic gets to by capacity."""
+    """What a node of ours says of its routes: who can be reached, who claims what, and whether this is old; where it
+    has two routing planes, whom bulk traffic gets to by capacity; and how its lines to the Internet are, if it has
+    several."""
 
     reachable: list[Prefix]
     claims: ToldClaims
     late: bool
     by_capacity: frozenset[Prefix] | None = None
+    uplinks: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_routes(line: bytes) -> ToldRoutes:
@@ -323,6 +333,15 @@ def read_routes(line: bytes) -> ToldRoutes:
         reachable = [Prefix.from_cn(cn) for cn in result["reachable"]]
         bulk = result.get("by_capacity")
         by_capacity = None if bulk is None else frozenset(Prefix.from_cn(cn) for cn in bulk)
-        return ToldRoutes(reachable, read_claims(result.get("claims")), result.get("late") is True, by_capacity)
+        claims, late, uplinks = read_claims(result.get("claims")), result.get("late") is True, result.get("uplinks")
+        return ToldRoutes(reachable, claims, late, by_capacity, _read_uplinks(uplinks or {}))
     except (KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("not an answer of a node") from None
+
+
+def _read_uplinks(told: Mapping[str, object]) -> dict[str, str]:
+    """The lines of a node, by name, and how each is, in a word. Raises ValueError, AttributeError."""
+    found = {name: state for name, state in told.items() if isinstance(state, str)}
+    if len(told) > LIMIT or len(found) < len(told) or not all(map(_WORD.fullmatch, (*found, *found.values()))):
+        raise ValueError("these are not the lines of a node")
+    return found

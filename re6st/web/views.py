@@ -109,6 +109,7 @@ class Views:
             "parameters_nodes": total,
             "tunnels": mesh_graph.tunnel_count(picture),
             "by_capacity": None if picture.by_capacity is None else len(picture.by_capacity),
+            "uplinks": dict(picture.uplinks),
             "looked": iso(picture.looked),
             "crawled": iso(picture.crawled),
             "last_mail_error": None if not mails else {"time": iso(mails[0].time), "text": mails[0].text},

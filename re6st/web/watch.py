@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -57,6 +58,8 @@ class Picture:
     """Who claims what, as far as the registry's own node sees it."""
     by_capacity: frozenset[Prefix] | None = None
     """The nodes that its bulk traffic gets to by capacity; None where all of it goes by latency."""
+    uplinks: Mapping[str, str] = field(default_factory=dict)
+    """Its lines to the Internet, if it has several, and the state of each."""
     tunnels: frozenset[tuple[Prefix, Prefix]] = frozenset()
     """Who opened tunnels, and to whom."""
     answered: frozenset[Prefix] = frozenset()
@@ -151,7 +154,8 @@ class Watch:
             self._bump()
         late = online is not None and self._registry.node.late
         by_capacity = None if online is None else self._registry.node.by_capacity
-        if (late, by_capacity) != (before.late, before.by_capacity):
+        uplinks = {} if online is None else self._registry.node.uplinks
+        if (late, by_capacity, uplinks) != (before.late, before.by_capacity, before.uplinks):
             self._bump()
         self.picture = replace(
             self.picture,
@@ -160,6 +164,7 @@ class Watch:
             late=late,
             claims=claims,
             by_capacity=by_capacity,
+            uplinks=uplinks,
             looked=self._clock(),
         )
         self._fresh.set()

@@ -317,3 +317,22 @@ def test_in_the_second_plane_tunnels_cost_what_is_said_of_their_line_and_are_not
     right = {("one", 512, 500.0), ("two", 4096, 60.0)}
     wait_until(lambda: costs() == right, FORMS, "each costs what its line carries", bed.tails)
     assert answer(node)["bulk"]["trains"] == 0
+
+
+def test_the_only_tunnel_of_client_leaves_a_line_that_dies(bed: Bed) -> None:
+    home = Home(bed)
+    members = [bed.host(f"node{number}") for number in range(1, 4)]
+    remotes = ";".join(f"{host.address},1194,tcp" for host in members)
+    network = Network(bed, hosts=[*members, home.host], registry_options=["--hello", "2"])
+    node = network.nodes[-1]
+    node.options = ["--client", remotes, *given(home)]
+    network.start()
+    network.wait_connected(FORMS)
+    wait_until(lambda: len(used(node)) == 1, FORMS, "one tunnel, over one line", bed.tails)
+    ((name, _),) = used(node).items()
+    interface, other = ("eth0", "two") if name == "one" else ("eth1", "one")
+    home.host.ip("link", "set", interface, "down")
+    wait_until(lambda: used(node).keys() == {other}, HEALS, "it goes over the other line", bed.tails)
+    network.wait_connected(HEALS)
+    assert node.stop() == 0
+    assert node.traces() == []

@@ -202,7 +202,7 @@ def test_by_whom_nobody_is_reached_is_silent_and_anew_after_it_was_away(caplog: 
     world.look()
     miss(world.choice, "eth1", 0.0)
     world.room._note()
-    assert world.states() == {"eth0": "up", "eth1": "silent"}
+    assert world.states() == world.room.states() == {"eth0": "up", "eth1": "silent"}
     assert world.room.problems() == ["uplink eth1: nobody was reached over it at the last tries"]
     assert "uplink eth1: nobody was reached over it at the last tries, others are used" in caplog.text
     world.look(replace(TWO, defaults=BOTH[::2]))

@@ -335,6 +335,17 @@ def test_the_node_says_whom_bulk_traffic_gets_to_by_capacity(words: str, nodes: 
             read_routes((said % f', "by_capacity": {wrong}').encode())
 
 
+def test_the_node_says_how_its_lines_are() -> None:
+    said = '{"result": {"running": true, "reachable": ["1/16"]%s}}'
+    for words, lines in (('{"fibre": "up"}', {"fibre": "up"}), ("{}", {}), ("null", {})):
+        assert read_routes((said % f', "uplinks": {words}').encode()).uplinks == lines
+    assert read_routes((said % "").encode()).uplinks == {}, "one of before"
+    many = json.dumps({f"a{number}": "up" for number in range(8)})
+    for wrong in ("7", '["x"]', '{"a": 1}', '{"a": "<b>"}', '{"a b": "up"}', '{"": "up"}', many):
+        with pytest.raises(ValueError, match=r"not an answer|not the lines"):
+            read_routes((said % f', "uplinks": {wrong}').encode())
+
+
 @pytest.mark.parametrize(
     "claims", [7, [], {"refused": 7}, {"refused": ["x"]}, {"own_subnet_from": ["\x1b[2J"]}, {"doubled": [1]}]
 )

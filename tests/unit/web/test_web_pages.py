@@ -355,6 +355,16 @@ def test_where_the_network_has_two_planes_pages_say_by_which_one_bulk_traffic_go
     run(tmp_path, test)
 
 
+def test_where_the_machine_of_the_registry_has_several_lines_pages_say_how_each_is(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        assert "Its uplinks" not in (await browser.get("/")).text
+        browser.simulation.node.uplinks = {"fibre": "up", "dsl": "silent"}
+        while "<dd>fibre up, dsl silent</dd>" not in (await browser.get("/")).text:
+            await asyncio.sleep(0.05)
+
+    run(tmp_path, test)
+
+
 def test_who_announced_what_is_not_his_is_an_event_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(browser: Browser) -> None:
         node = FakeNode()
@@ -379,6 +389,7 @@ class FakeNode:
         self.claims = ToldClaims(refused=(Prefix(1, 16),))
         self.late = False
         self.by_capacity: frozenset[Prefix] | None = None
+        self.uplinks: dict[str, str] = {}
 
     async def routes(self) -> list[Prefix]:
         return [Prefix(1, 16)]
