@@ -18,6 +18,8 @@ from tests.network.test_remote_gateway import carriers
 from tests.network.test_status import answer, status
 
 FORMS = HEALS = 90
+OPENVPN = ("--wireguard", "off")
+"""Options of a node whose tunnels stay what they are: their connections are looked at."""
 PACE = 0.05
 LASTS = 2.0
 """Seconds in which something is looked at that shall stay as it is."""
@@ -32,7 +34,7 @@ class Home:
         self.host: Host = self.first.host("double")
         self.second.uplink(self.host, "eth1")
 
-    def form(self, *options: str, others: Sequence[str] = (), registry: Sequence[str] = ()) -> Node:
+    def form(self, *options: str, others: Sequence[str] = OPENVPN, registry: Sequence[str] = ()) -> Node:
         """The network is there, and last the machine with these options joins it."""
         members = [self.bed.host(f"node{number}") for number in range(1, 4)]
         self.network = Network(
@@ -137,6 +139,7 @@ def test_a_killed_node_leaves_what_the_next_one_takes_over_or_removes(bed: Bed) 
     node.options = ["--ip", "any"]
     node.start()
     wait_until(lambda: rules(home.host) == before, 30, "rules are removed", bed.tails)
+    wait_until(lambda: "eth0" in lines(node), FORMS, "the next one answers", bed.tails)
     assert not lines(node)["eth0"]["mark"], "there is one line, and nothing to choose"
     home.network.wait_connected(FORMS)
 
@@ -237,7 +240,7 @@ def test_a_line_dies_and_comes_back(
     if carrier == "wireguard" and shutil.which("wireguard-go") is None:
         pytest.skip("no wireguard-go")
     home = Home(bed)
-    node = home.form(*given(home), others=WITH_WIREGUARD if carrier == "wireguard" else ())
+    node = home.form(*given(home), others=WITH_WIREGUARD if carrier == "wireguard" else OPENVPN)
     if carrier == "wireguard":
         wait_links(home.network, FORMS, [node])
     wait_until(lambda: used(node).keys() == {"one", "two"}, FORMS, "tunnels over both", bed.tails)
