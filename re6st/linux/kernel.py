@@ -257,14 +257,18 @@ class Kernel:
         """Have these routes and rules of uplinks, and no others; what the kernel refuses is returned."""
         before = self.state.wanted.uplinks
         self.state.want(replace(self.state.wanted, uplinks=things))
-        found = (self.state.try_to_put(each) for each in things if each not in before)
+        there = {*before}
+        with suppress(NetlinkError):  # they change just now
+            # Rules that were wanted before may have been refused.
+            there = {*self._netlink.rules(), *(each for each in before if isinstance(each, KernelRoute))}
+        found = (self.state.try_to_put(each) for each in things if each not in there)
         return [fault for fault in found if fault is not None and fault.trouble]
 
     async def lead_shares(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
         """Have these rules for what goes over one line by choice, and no others; what keeps one away is returned."""
-        before = self.state.wanted.shares
         self.state.want(replace(self.state.wanted, shares=rules))
-        found = (self.state.try_to_put(rule) for rule in rules if rule not in before)
+        there = self._netlink.rules() if rules else ()
+        found = (self.state.try_to_put(rule) for rule in rules if rule not in there)
         return [fault for fault in found if fault is not None and fault.trouble]
 
     def uplinks_left(self) -> list[KernelRoute]:

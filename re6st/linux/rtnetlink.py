@@ -36,6 +36,7 @@ _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _GETNEIGH = 28, 30
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_STATS64 = 1, 3, 4, 18, 1, 23
+_IFLA_MASTER = 10
 _SENT = struct.Struct("=24xQ")  # struct rtnl_link_stats64: packets in and out, bytes in, bytes out
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NDA_DST, _NDA_LLADDR, _NTF_USE = 1, 2, 0x01
@@ -90,8 +91,8 @@ class Netlink(NetlinkSocket):
             attributes = dict(read_attributes(body[_LINK.size :]))
             info = dict(read_attributes(attributes.get(_IFLA_LINKINFO, b"")))
             name, hardware = _text(attributes, _IFLA_IFNAME), attributes.get(_IFLA_ADDRESS, b"")
-            mtu = _number(attributes, _IFLA_MTU) or 0
-            found.append(KernelLink(index, name, flags, _text(info, _IFLA_INFO_KIND), hardware, mtu))
+            mtu, master = _number(attributes, _IFLA_MTU) or 0, _number(attributes, _IFLA_MASTER) or 0
+            found.append(KernelLink(index, name, flags, _text(info, _IFLA_INFO_KIND), hardware, mtu, master))
         return found
 
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None:
@@ -333,12 +334,19 @@ def _hops(route: KernelRoute, body: bytes) -> Iterator[KernelRoute]:
         length, _, _, index = unpack(_HOP, hops)
         if not _HOP.size <= length <= len(hops):
             raise malformed()
-        gateway = dict(read_attributes(hops[_HOP.size : length])).get(_RTA_GATEWAY)
         try:
-            yield replace(route, interface=index, gateway=ip_address(gateway) if gateway else None)
+            gateway = _gateway(dict(read_attributes(hops[_HOP.size : length])))
+            yield replace(route, interface=index, gateway=gateway)
         except ValueError:
             raise malformed() from None
         hops = hops[length:]
+
+
+def _gateway(attributes: dict[int, bytes]) -> Address | None:
+    """That of a route, which may be one of IPv6 for a route of IPv4. Raises ValueError."""
+    via = attributes.get(_RTA_VIA, b"")[_VIA.size :]
+    gateway = attributes.get(_RTA_GATEWAY) or via
+    return ip_address(gateway) if gateway else None
 
 
 def _read_route(body: bytes) -> KernelRoute | None:
@@ -351,11 +359,11 @@ def _read_route(body: bytes) -> KernelRoute | None:
     try:
         destination = ip_network((attributes.get(_RTA_DST, zero), length), strict=False)
         source = ip_network((attributes.get(_RTA_SRC, zero), source_length)) if source_length else None
-        gateway, preferred = attributes.get(_RTA_GATEWAY), attributes.get(_RTA_PREFSRC)
+        preferred = attributes.get(_RTA_PREFSRC)
         return KernelRoute(
             destination,
             source,
-            ip_address(gateway) if gateway else None,
+            _gateway(attributes),
             # That the kernel names one for what leads nowhere is its own business.
             None if kind == RTN_UNREACHABLE else _number(attributes, _RTA_OIF),
             protocol,

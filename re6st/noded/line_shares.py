@@ -183,8 +183,9 @@ class LineShares:
         if self._machine.nft is None:
             return
         try:
-            if self._machine.nft.counted_bytes(TABLE):
-                await self._machine.nft.load(removal())  # an earlier daemon's
+            with suppress(NftError):  # then it is replaced by the first one of ours
+                if self._machine.nft.counted_bytes(TABLE):
+                    await self._machine.nft.load(removal())  # an earlier daemon's
             while True:
                 await self.look(self._machine.nft)
                 pause = BUSY if self._rules is not None and self._spreading.is_busy(self._rates) else IDLE
@@ -255,6 +256,7 @@ class LineShares:
         self._spreading.follow(frozenset(wanted.lines))
         await nft.load(ruleset(wanted, self._spreading.placed))
         if faults := await self._machine.kernel.lead_shares(kernel_rules(wanted)):
+            await self._remove(nft)
             raise OSError(str(faults[0]))
         if self._rules is None:
             log.info("connections use all %s lines once one is full", len(wanted.lines))
@@ -270,6 +272,10 @@ class LineShares:
         self._spreading = Spreading()
         async with self._lock:
             await self._machine.routes.follow({}, self._address)
+        await self._remove(nft)
+
+    async def _remove(self, nft: ShareTable) -> None:
+        """Take out what marks packets, and what leads those that are marked."""
         with suppress(OSError):
             await self._machine.kernel.lead_shares(())
         with suppress(NftError):

@@ -67,6 +67,7 @@ class LinkLosses:
                 "packets get lost on the link with %s on %s", self._ends.owner_at(hop) or hop.address, hop.interface
             )
         for hop in self._told.hops - lossy:
-            log.info("packets do not get lost any more on %s, or it is gone", hop.interface)
+            peer = self._ends.owner_at(hop) or hop.address
+            log.info("the link with %s on %s loses no packets any more, or has ended", peer, hop.interface)
         self._told, self._told_at = found, now
         self._event(found)

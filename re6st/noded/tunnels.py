@@ -347,7 +347,10 @@ class Tunnels:
         found, mark = self._bind(peer, await addresses_of(endpoints))
         endpoints = tuple([each for each in found if await self._kernel.leads_outside(each.host, mark)])
         if not endpoints:
-            log.info("no route to %s except through the network itself", peer)
+            over = self._uplinks.used(peer)
+            where = f"over the uplink {over}" if over else "except through the network itself"
+            log.info("no route to %s %s", peer, where)
+            self._uplinks.missed(peer, time.monotonic())
             return
         tap = next((name for name in self._in_force.effective.client_interfaces if name not in self._taps), None)
         if tap is None:

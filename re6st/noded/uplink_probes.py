@@ -13,10 +13,10 @@ PATIENCE = 2.0
 """Seconds for an answer."""
 
 
-async def answers(places: Sequence[Endpoint], mark: int, patience: float = PATIENCE) -> bool:
+async def answers(places: Sequence[Endpoint], mark: int, patience: float = PATIENCE) -> bool | None:
     """Whether anybody takes a connection at one of these addresses, with packets that have this mark.
 
-    That a connection is refused is an answer, too.
+    That a connection is refused is an answer, too. None: nobody could be asked, as where there are too many open files.
     """
     tasks = [asyncio.create_task(_connect(each, mark)) for each in places]
     try:
@@ -26,6 +26,8 @@ async def answers(places: Sequence[Endpoint], mark: int, patience: float = PATIE
                     if await next_done:
                         return True
         return False
+    except OSError:
+        return None
     finally:
         for task in tasks:
             task.cancel()

@@ -75,7 +75,7 @@ class Uplinks:
         event: Callable[[policy.Event], None],
         *,
         watched: bool = True,
-        ask: Callable[[Sequence[Endpoint], int], Awaitable[bool]] = answers,
+        ask: Callable[[Sequence[Endpoint], int], Awaitable[bool | None]] = answers,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         statistics: Path = STATISTICS,
@@ -120,11 +120,12 @@ class Uplinks:
 
     async def look(self) -> None:
         """Find them, and have the kernel know them."""
-        found = find(self._options, await self._read(), self._uplinks) if self._watched else []
+        seen = await self._read() if self._watched else Seen()
+        found = find(self._options, seen, self._uplinks)
         if len(found) > numbers.LIMIT:
             self._say(f"this machine has {len(found)} lines to the Internet: the first {numbers.LIMIT} are used")
         before, self._uplinks = self._uplinks, {each.name: each for each in found[: numbers.LIMIT]}
-        self._active = bool(self._options) or len(self._uplinks) > 1
+        was_active, self._active = self._active, bool(self._options) or len(self._uplinks) > 1
         slots = self._assign() if self._active else {}
         given = things(slots)
         if given != self._given:
@@ -134,7 +135,11 @@ class Uplinks:
                 self._say(f"tunnels are not bound to uplinks: {self.trouble}")
         self._choice.follow({} if self.trouble else slots, self._clock())
         self._note()
-        if down := [name for name, was in before.items() if was.is_up and not self._is_up(name)]:
+        self._forget(logging.INFO if was_active else logging.DEBUG)
+        devices = {link.name for link in seen.links.values()}
+        was_up = {name: was.device for name, was in before.items() if was.is_up and not self._is_up(name)}
+        # One that is none any more although its interface is there leads where another one does.
+        if down := [name for name, device in was_up.items() if name in self._uplinks or device not in devices]:
             self.left(down)
         if self._uplinks != before:
             self.changed()
@@ -267,9 +272,12 @@ class Uplinks:
                 log.log(logging.INFO if word == "up" and not uplink.problem else logging.WARNING, "%s", text)
             self._told[name] = text
         self._states = {name: state for name, state in self._states.items() if name in self._uplinks}
+
+    def _forget(self, level: int) -> None:
+        """Those that are none any more, with a word in the log."""
         for name in self._told.keys() - self._uplinks.keys():
             del self._told[name]
-            log.info("uplink %s is gone: there is no interface %s any more", name, name)
+            log.log(level, "%s is no uplink any more: it is gone, or another one leads to the same router", name)
 
     def _word(self, uplink: Uplink) -> str:
         return "down" if not uplink.is_up else "silent" if self._choice.is_silent(uplink.name) else "up"

@@ -15,6 +15,7 @@ from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 from typing import assert_never
 
+from re6st.core.limits.said import LastWords
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.telemetry import report
@@ -97,6 +98,7 @@ class WireGuard:
         self._table = LinkTable(in_force.effective.config.run)
         self._upgrades = Upgrades()
         self._why: dict[Prefix, str] = {}
+        self._said = LastWords()
         """Why a link is being ended by us, for people."""
         self._waiting: dict[Prefix, asyncio.Event] = {}
         self._greeted: dict[Prefix, float] = {}
@@ -348,7 +350,9 @@ class WireGuard:
         peer = ended.peer
         self._table.forget(ended.interface)  # at once: it may have been revoked, and the next daemon may start any time
         words = self._why.pop(peer, ended.reason.words)
-        log.info("no WireGuard link with %s: %s", peer, words)
+        # A port that a firewall closes is tried again and again.
+        level = logging.INFO if self._said.are_new(peer, words) or ended.was_up else logging.DEBUG
+        log.log(level, "no WireGuard link with %s: %s", peer, words)
         if ended.role is Role.SERVER:
             self._open_ports()
             known = self._table.served.pop(peer, None)

@@ -96,7 +96,7 @@ def parser() -> OptionParser:
         choices=("auto", "any", "off"),
         help="auto: have WireGuard links in place of tunnels where both ends can, and the kernel has WireGuard and"
         " nftables; any: also by wireguard-go, which is slower than OpenVPN for small packets; off: OpenVPN only"
-        " (default: auto, and nothing is said where the kernel has none)",
+        " (default: auto, without a warning where WireGuard or nftables is missing)",
     )
     mesh.add_argument(
         "--client-count",

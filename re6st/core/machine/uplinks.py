@@ -211,9 +211,12 @@ def _found(seen: Seen, defaults: Sequence[KernelRoute], known: Collection[str]) 
     ordered = sorted(defaults, key=lambda route: (route.priority or 0, seen.links[route.interface or 0].name))
     names = dict.fromkeys(seen.links[route.interface or 0].name for route in ordered)
     kinds = {link.name: link.kind for link in seen.links.values()}
+    apart = {
+        link.name for link in seen.links.values() if link.master in seen.links and seen.links[link.master].kind == "vrf"
+    }
     found: list[Uplink] = []
     for name in dict.fromkeys((*names, *(each for each in known if each in kinds))):
-        if kinds[name] in TUNNELS or name == "lo":
+        if kinds[name] in TUNNELS or name == "lo" or name in apart:
             continue
         uplink = _as_it_is(Uplink(name, name, metered=name.startswith(CELLULAR)), (), seen, defaults)
         if not any(_same_line(uplink, other, seen.addresses) for other in found):
@@ -236,7 +239,7 @@ def _as_it_is(told: Uplink, gateways: Sequence[Address], seen: Seen, defaults: S
     """The same with what the kernel has of it, where these routers were given."""
     device = told.device
     link = next((each for each in seen.links.values() if each.name == device), None)
-    own = [each for each in seen.addresses if each.interface == device]
+    own = _on_line([each for each in seen.addresses if each.interface == device], gateways)
     ways: dict[int, WayOut] = {}
     problems: list[str] = []
     if link is None:
@@ -254,6 +257,16 @@ def _as_it_is(told: Uplink, gateways: Sequence[Address], seen: Seen, defaults: S
     return replace(told, index=index, addresses=addresses, ways=ways, problem="; ".join(problems))
 
 
+def _on_line(own: Sequence[Placed], gateways: Sequence[Address]) -> list[Placed]:
+    """The addresses of an interface that are of the line with these routers: those in their networks, if there are."""
+    found: list[Placed] = []
+    for family in (4, 6):
+        there = [each for each in own if each.ip.version == family]
+        near = [each for each in there if any(_is_near(gateway, each) for gateway in gateways)]
+        found += near or there
+    return found
+
+
 def _ways(
     link: KernelLink,
     own: Sequence[Placed],
@@ -268,6 +281,9 @@ def _ways(
         there = [each for each in own if each.ip.version == family]
         given = next((each for each in gateways if each.version == family), None)
         if given is not None:
+            if any(each.ip == given for each in there):
+                problems.append(f"its router {given} is this machine itself")
+                continue
             alone = pointed or given.is_link_local or any(each.length == each.ip.max_prefixlen for each in there)
             if alone or any(_is_near(given, each) for each in there):
                 ways[family] = WayOut(given)

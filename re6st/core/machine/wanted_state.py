@@ -54,6 +54,8 @@ class KernelLink:
     hardware: bytes = b""
     mtu: int = 0
     """In bytes."""
+    master: int = 0
+    """The index of the bridge or VRF that it is a part of; 0 for none."""
 
     @property
     def up(self) -> bool:

@@ -137,6 +137,9 @@ class UplinkChoice:
         """Whoever answered (None) is this peer."""
         if None in self._used:
             self._used[peer] = self._used.pop(None)
+        if None in self._reached:
+            self._reached.remove(None)
+            self._reached.add(peer)
 
     def release(self, peer: Peer) -> None:
         """Its tunnel ended."""
@@ -198,6 +201,8 @@ class UplinkChoice:
         """Where to ask whether peers answer over a line: a few that took TCP connections, those over this line
         first.
         """
+        if name not in self._uplinks:
+            return []
         over = self.over(name)
         peers = [*over, *(peer for peer in self._places if peer not in over)]
         known = [self._places[peer] for peer in peers if peer in self._places]

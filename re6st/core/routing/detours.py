@@ -102,6 +102,8 @@ def detours(
     held_by_key = {_key(way): detour for way, detour in held.items()}
     used = dict(_used(table, dead, held_by_key.keys()))
     wanted = {key for key, route in used.items() if route.via in dead} | held_by_key.keys()
+    if not wanted:  # as where a link is avoided, and babel has left it
+        return {}
     ways: defaultdict[_Key, list[Route | Route4]] = defaultdict(list)
     owners: defaultdict[_Key, list[NextHop]] = defaultdict(list)
     for route in _known(table):

@@ -59,8 +59,10 @@ TRAINS, ENOUGH = 4, 15.0
 """Links with a train at one time, and how long each has one. Others that want one are asked as those with traffic."""
 WARNING, SUSPECTED = 6.0, 1.5
 """The score from which on others are asked too; and theirs from which on they are suspected."""
-COMPARED, COMPARING, COMPARE_AGAIN = 12, 2.0, 60.0
-"""So many of them, for so long, and again after so long if the lossy one is not avoided."""
+COMPARED, COMPARING = 12, 2.0
+"""So many of them at least, and so much longer than some link may be about to be lossy."""
+COMPARE_LONGEST, COMPARE_AGAIN = 10.0, 60.0
+"""The longest time for that, and between two times that it begins: a neighbour may always seem to be about to."""
 RECENT, MENDED = 60, 5
 """Of so many requests so many may be lost for a lossy link to be a good one again."""
 PROVING, SETTLED, WELL, SOMEWHAT = 60, 10, 9, 3
@@ -278,7 +280,7 @@ class LinkLoss:
     def answered(self, hop: NextHop, number: int, seconds: float, now: float) -> None:
         """One was answered, after a round trip of so many seconds."""
         link = self._links.get(hop)
-        if link is not None:
+        if link is not None and seconds < FORGOTTEN:  # else it was held back, or the clock was set
             link.answered(number, seconds, now)
 
     def look(
@@ -352,17 +354,22 @@ class LinkLoss:
 
     def _compare(self, now: float) -> None:
         links = self._links.values()
-        if any(link.train is not None and link.score >= WARNING for link in links) or (
-            now >= self._compared + COMPARE_AGAIN and any(link.lossy and not link.avoided for link in links)
-        ):
+        nearly = any(link.train is not None and link.score >= WARNING for link in links)
+        if now >= self._compared + COMPARE_AGAIN and (nearly or any(each.lossy and not each.avoided for each in links)):
+            self._compared, nearly = now, True
+        end = self._compared + COMPARE_LONGEST
+        if nearly and now < end:
             if now >= self._compare_until:
                 self._begin_comparing()
-            self._compare_until, self._compared = now + COMPARING, now
+            self._compare_until = min(now + COMPARING, end)
         elif now >= self._compare_until:
             for link in links:
                 link.compared = False
 
     def _begin_comparing(self) -> None:
-        others = [link for link in self._links.values() if link.train is None and not link.lossy and not link.avoided]
-        for link in others[:COMPARED]:
-            link.compared, link.score = True, 0.0
+        links = self._links.values()
+        others = [link for link in links if link.is_judged and link.train is None and not link.is_rare]
+        for link in others[: max(COMPARED, len(links) // 2 + 1)]:
+            link.compared = True
+            if not link.carries:
+                link.score = 0.0  # it may be of long ago

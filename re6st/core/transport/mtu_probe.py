@@ -26,9 +26,10 @@ ANSWER = 1.0
 """Seconds that a round waits; what is answered later in a search still counts."""
 CONFIRM = 30.0
 """Seconds between two looks whether the size in use still passes."""
-SPARING, CONFIRM_IDLE = 60_000, 300.0
+SPARING, CONFIRM_IDLE = 20_000, 300.0
 """The looks of both ends are 6 kB, as much as all else that an idle link carries in 15 s. So one looks only where its
-end has sent so many bytes since its last look, or after so many seconds.
+end has sent so many bytes since the last time that it might have, or after so many seconds. It is not more than a TCP
+connection sends whose large packets are swallowed, in vain: ten of 1,420 bytes at first, and some of them again.
 """
 RAISE = 600.0
 """Seconds after which larger ones are tried again (RFC 8899: PMTU_RAISE_TIMER)."""
@@ -87,7 +88,7 @@ class MtuProbe:
         """When the size in use was last found or confirmed."""
         self._carried: int | None = None
         self._carried_then: int | None = None
-        """Bytes that the link has carried, now and at the last look; None: that is not known."""
+        """Bytes that the link has carried, now and when it last came to rest; None: that is not known."""
         self.mtu = LEAST
         self.state = ProbeState.SEARCHING
         self.unfit = False
@@ -160,7 +161,7 @@ class MtuProbe:
         return self._round(now)
 
     def _is_idle(self, now: float) -> bool:
-        """Whether the link has carried so little since the last look that it is not worth another."""
+        """Whether the link has carried so little since the last deadline that it is not worth a look."""
         if self._carried is None or self._carried_then is None or now - self._looked >= CONFIRM_IDLE:
             return False
         return 0 <= self._carried - self._carried_then < SPARING
@@ -207,9 +208,10 @@ class MtuProbe:
 
     def _settle(self, now: float) -> list[Action]:
         self._begin(ProbeState.CONFIRMED)
-        self._looked, self._carried_then = now, self._carried
+        self._looked = now
         self._rest(now)
         return []
 
     def _rest(self, now: float) -> None:
+        self._carried_then = self._carried
         self.deadline = min(now + CONFIRM, max(now, self._raise_at))

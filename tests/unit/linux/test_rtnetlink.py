@@ -118,6 +118,7 @@ def test_attributes_end_where_they_are_wrong() -> None:
         KernelRoute(IPv6Network("::/0"), IPv6Network("2001:db8::/48"), ip_address("fe80::1"), 3, 42, priority=1024),
         KernelRoute(IPv4Network("192.0.2.1/32"), gateway=ip_address("192.0.2.254"), protocol=146, table=1000),
         KernelRoute(IPv4Network("0.0.0.0/0"), interface=2, priority=0),
+        KernelRoute(IPv4Network("0.0.0.0/0"), gateway=ip_address("fe80::1"), interface=2, priority=0),
     ],
 )
 def test_a_route_is_read_as_it_was_written(route: KernelRoute) -> None:
@@ -161,15 +162,17 @@ def test_a_default_route_with_several_gateways_is_one_for_each(
     """And a route that is none is not even read."""
 
     def hop(index: int, gateway: str) -> bytes:
-        attribute = pack_attribute(5, ip_address(gateway).packed)
+        ip = ip_address(gateway)
+        via = struct.pack("=H", socket.AF_INET6) + ip.packed
+        attribute = pack_attribute(5, ip.packed) if ip.version == 4 else pack_attribute(18, via)
         return struct.pack("=HBBi", 8 + len(attribute), 0, 0, index) + attribute
 
     head = rtnetlink._ROUTE.pack(socket.AF_INET, 0, 0, 0, 254, 4, 0, 1, 0)
-    several = head + pack_attribute(9, hop(2, "192.0.2.1") + hop(3, "198.51.100.1"))
+    several = head + pack_attribute(9, hop(2, "192.0.2.1") + hop(3, "fe80::1"))
     other = rtnetlink._ROUTE.pack(socket.AF_INET, 24, 0, 0, 254, 4, 0, 1, 0) + pack_attribute(1, b"bad")
     talk(monkeypatch, netlink, message(24, several) + message(24, other) + message(3, DONE), message(3, DONE, 2))
     found = netlink.default_routes()
-    assert [(each.interface, str(each.gateway)) for each in found] == [(2, "192.0.2.1"), (3, "198.51.100.1")]
+    assert [(each.interface, str(each.gateway)) for each in found] == [(2, "192.0.2.1"), (3, "fe80::1")]
 
 
 def test_a_default_route_whose_gateways_are_cut_off_is_an_error(

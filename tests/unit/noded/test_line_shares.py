@@ -43,6 +43,7 @@ class World:
         self.sent = {"eth0": 0, "eth1": 0}
         self.commands: list[str] = []
         self.refuses = ""
+        self.refuses_rules = False
         self.now = 100.0
         for hop, of in ((A, PEER), (B, OTHER)):
             name = hop.interface
@@ -65,6 +66,8 @@ class World:
     # -- kernel --
 
     async def lead_shares(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
+        if self.refuses_rules:
+            return [Fault(rule, "the kernel refuses it") for rule in rules]
         self.rules = rules
         return []
 
@@ -194,6 +197,28 @@ def test_what_nft_refuses_is_said_once_and_tried_again(world: World, caplog: pyt
     world.refuses = ""
     asyncio.run(world.live(1 + AGAIN))
     assert world.room.record()["active"]
+
+
+def test_where_the_kernel_refuses_the_rules_nothing_is_marked(world: World) -> None:
+    world.refuses_rules = True
+    asyncio.run(world.live(1))
+    assert not world.room.record()["active"]
+    assert world.commands[-1].split() == ["add", "table", "inet", TABLE, "delete", "table", "inet", TABLE]
+    world.refuses_rules = False
+    asyncio.run(world.live(1 + AGAIN))
+    assert world.room.record()["active"]
+
+
+def test_what_a_killed_daemon_left_ends_nothing_where_nft_fails(world: World) -> None:
+    async def steps() -> bool:
+        running = asyncio.create_task(world.room.run())
+        await asyncio.sleep(0.01)
+        running.cancel()
+        (end,) = await asyncio.gather(running, return_exceptions=True)
+        return isinstance(end, asyncio.CancelledError)
+
+    world.counted, world.refuses = {counter(1, 1): 5}, "it takes too long"
+    assert asyncio.run(steps())
 
 
 def test_the_operator_sees_what_goes_over_each_line(world: World) -> None:

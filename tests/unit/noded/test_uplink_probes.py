@@ -21,13 +21,27 @@ def place(port: int, host: str = "127.0.0.1") -> Endpoint:
     return Endpoint(host, port, TunnelProtocol.TCP)
 
 
-def asked(*places: Endpoint, patience: float = 1.0) -> bool:
+def asked(*places: Endpoint, patience: float = 1.0) -> bool | None:
     return asyncio.run(answers(places, 0x10, patience))
 
 
 def test_who_takes_a_connection_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert asked(place(server.getsockname()[1]))
+
+
+def test_where_nobody_can_be_asked_a_line_is_not_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def ask() -> bool | None:
+        monkeypatch.setattr("re6st.noded.uplink_probes.socket.socket", refuse)
+        try:
+            return await answers([place(1), place(2)], 0x10, 1.0)
+        finally:
+            monkeypatch.undo()
+
+    assert asyncio.run(ask()) is None
 
 
 def test_a_refusal_is_an_answer() -> None:

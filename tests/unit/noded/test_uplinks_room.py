@@ -14,7 +14,7 @@ import pytest
 
 from re6st.core.machine import uplink_numbers as numbers
 from re6st.core.machine.uplinks import Seen, UplinkOption
-from re6st.core.machine.wanted_state import Fault, KernelRoute, KernelRule, Placed
+from re6st.core.machine.wanted_state import IFF_UP, Fault, KernelRoute, KernelRule, Placed
 from re6st.core.mesh import policy
 from re6st.core.mesh.uplink_choice import CALM, PROVE_AGAIN, UplinkChoice
 from re6st.core.tunnel_protocols import TunnelProtocol
@@ -270,8 +270,25 @@ def test_an_interface_that_is_gone_is_said(caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level(logging.INFO)
     world.look()
     world.look(seen(LINKS[:2], {"eth0": ADDRESSES["eth0"]}, BOTH[0]))
-    assert "uplink eth1 is gone: there is no interface eth1 any more" in caplog.text
+    assert "eth1 is no uplink any more" in caplog.text
     assert world.kernel.given[-1] == (), "one is left, as at the beginning"
+
+
+def test_a_cable_that_is_plugged_in_beside_wifi_cuts_no_tunnel(caplog: pytest.LogCaptureFixture) -> None:
+    """Both lead to one router, so only one counts."""
+    addresses = {"eth0": ["192.168.1.5/24"], "wlan0": ["192.168.1.6/24"]}
+    by_cable, by_air = default(2, "192.168.1.1", 100), default(3, "192.168.1.1", 600)
+    both = seen((*LINKS[:2], link(3, "wlan0")), addresses, by_cable, by_air)
+    unplugged = seen((LINKS[0], link(2, "eth0", flags=IFF_UP), link(3, "wlan0")), {"wlan0": ["192.168.1.6/24"]}, by_air)
+    world = World(both)
+    caplog.set_level(logging.INFO)
+    world.look()
+    assert world.states() == {"eth0": "up"}
+    world.look(unplugged)
+    assert (world.states(), world.left) == ({"wlan0": "up", "eth0": "down"}, ["eth0"])
+    world.look(both)
+    assert (world.states(), world.left) == ({"eth0": "up"}, ["eth0"])
+    assert "wlan0 is no uplink any more: it is gone, or another one leads to the same router" in caplog.text
 
 
 def test_addresses_are_those_of_the_line() -> None:

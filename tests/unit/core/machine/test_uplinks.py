@@ -240,6 +240,27 @@ def test_an_address_that_two_lines_have_answers_by_the_first_one() -> None:
     assert {r.table for r in rules if not r.specific} == {14601}
 
 
+def test_of_two_lines_by_one_interface_each_has_the_addresses_of_its_router() -> None:
+    """Else what came in by one would be answered by the other."""
+    both = seen(LINKS, {"eth0": ["192.168.1.5/24", "192.168.2.5/24", "2001:db8:a::5/64"]})
+    first, second = find([UplinkOption("a", "eth0", (A,)), UplinkOption("b", "eth0", (B,))], both)
+    assert [each for each in first.addresses if each.version == 4] == [ip_address("192.168.1.5")]
+    assert [each for each in second.addresses if each.version == 4] == [ip_address("192.168.2.5")]
+
+
+def test_a_router_that_is_this_machine_is_told_of() -> None:
+    (found,) = find([UplinkOption("a", "eth0", (ip_address("192.168.1.5"),))], TWO)
+    assert found.problem == "its router 192.168.1.5 is this machine itself"
+    assert 4 not in found.ways
+
+
+def test_a_default_route_of_a_vrf_is_no_line_of_this_machine() -> None:
+    links = (link(1, "lo"), link(2, "eth0"), replace(link(3, "eth1"), master=4), link(4, "management", "vrf"))
+    assert [each.name for each in find((), seen(links, ADDRESSES, *BOTH))] == ["eth0"]
+    named = find([UplinkOption("eth1")], seen(links, ADDRESSES, *BOTH))
+    assert [each.is_up for each in named] == [True], "unless somebody says so"
+
+
 def test_the_slot_of_an_earlier_daemon_is_known_by_its_routes() -> None:
     first, second = find((), TWO)
     left = [each for each in things({5: first, 3: second}) if isinstance(each, KernelRoute)]

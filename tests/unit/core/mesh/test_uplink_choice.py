@@ -189,6 +189,25 @@ def test_whoever_answered_is_known_then() -> None:
     assert both.counts().total() == 0
 
 
+def test_the_only_tunnel_of_an_earlier_daemon_is_that_of_whoever_it_is_with() -> None:
+    both = choice(line("a"), line("b"))
+    both.resume(None, both.mark("b"))
+    both.turned_out(P)
+    assert both.used(P) == "b"
+    both.to_prove(0.0)
+    assert both.misplaced(0.0) <= {P}
+    both.release(P)
+    assert both.counts().total() == 0
+    both.to_prove(0.0)
+
+
+def test_a_line_that_went_while_it_was_to_be_asked_has_nobody_to_ask() -> None:
+    both = choice(line("a"), line("b"))
+    opened(both, 2)
+    both.follow({}, 0.0)
+    assert both.places("a") == []
+
+
 def test_a_line_that_is_gone_is_forgotten() -> None:
     both = choice(line("a"), line("b"))
     opened(both, 2)

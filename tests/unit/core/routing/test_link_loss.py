@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.link_loss import (
     CALM,
+    COMPARE_AGAIN,
+    COMPARE_LONGEST,
     COMPARED,
     EARLY,
     FEW,
@@ -375,6 +377,40 @@ def test_there_are_few_trains_at_one_time_and_none_goes_on_for_ever() -> None:
     assert sum(play.requests.values()) - before < (TRAINS / TRAIN + 20 / CALM) * 60
     least = min(play.requests.values())
     assert least > 60 / CALM / 2, "each has its turn"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_neighbour_that_always_seems_about_to_be_lossy_costs_idle_links_little(seed: int) -> None:
+    """One that lies may leave just so many requests without an answer."""
+    play = Play({HOP: lambda now: 0.065, **dict.fromkeys(HOPS[1:20], never)}, seed, traffic={HOP: 0.02})
+    play.run(PROVED + 10)
+    before = sum(map(play.requests.__getitem__, HOPS[1:20]))
+    play.run(play.now + HOUR / 4)
+    asked = sum(map(play.requests.__getitem__, HOPS[1:20])) - before
+    most = HOUR / 4 / COMPARE_AGAIN + 1
+    assert asked <= most * COMPARED * (COMPARE_LONGEST / CALM + 1)
+
+
+def test_who_cannot_be_asked_takes_nobodys_place_when_links_are_compared() -> None:
+    """Of our own line that loses packets nothing would be known, and links left one after the other."""
+    silent, others = HOPS[1:15], HOPS[15:23]
+    play = Play(dict.fromkeys(HOPS[:23], from_then(60, 0.3)), traffic={HOP: 0.02})
+    for hop in silent:
+        play.losses[hop] = lambda now: 1.0
+    play.run(60)
+    play.run(80, or_found=True)
+    assert play.found.keys() == {HOP}
+    assert len(play.suspected & set(others)) > len(others) / 2
+
+
+def test_an_answer_that_was_held_back_says_nothing_of_the_round_trip() -> None:
+    play = Play()
+    play.run(PROVED + 1)
+    play.measured.answered(HOP, 1, 900.0, play.now)
+    play.losses[HOP] = lambda now: 0.3
+    since = play.now
+    play.run(since + 20, or_found=True)
+    assert play.found[HOP] - since < 10
 
 
 def test_many_links_are_bounded_and_those_that_are_gone_are_forgotten() -> None:
