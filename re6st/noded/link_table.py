@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class LinkTable:
         """Of peers whom we dialled."""
         self.served: dict[Prefix, KnownLink] = {}
         """Of those who dialled us."""
+        self._given: dict[str, None] = {}
+        """Names that interfaces of ours have had, the latest last."""
 
     def of(self, role: Role) -> dict[Prefix, KnownLink]:
         """Those at whose end we have this role."""
@@ -61,6 +63,17 @@ class LinkTable:
         left_out = frozenset(besides)
         places = [each.place for peer, each in self.served.items() if each.link is not None and peer not in left_out]
         return sum(place is not None and place.protocol is protocol for place in places)
+
+    def free(self, names: Iterable[str], used: Container[str]) -> str | None:
+        """The name for the interface of a new link of ours: one that was never there, else the one that was given
+        longest ago. For a name that babeld has known as another interface it is started anew.
+        """
+        order = {name: number for number, name in enumerate(self._given)}
+        found = min((name for name in names if name not in used), key=lambda name: order.get(name, -1), default=None)
+        if found is not None:
+            self._given.pop(found, None)
+            self._given[found] = None
+        return found
 
     # -- for the next daemon --
 

@@ -445,8 +445,7 @@ class WireGuard:
         assert self._hands is not None
         dialer = self._hands[0].openvpn_tunnels().get(peer)
         used = {end.interface for end in self.ends()} | self._links.interfaces
-        free = next((name for name in self._in_force.effective.own_links if name not in used), None)
-        if dialer is None or free is None:
+        if dialer is None or (free := self._table.free(self._in_force.effective.own_links, used)) is None:
             self._upgrades.forget(peer)
             return
         identity = PeerIdentity(dialer.serial, dialer.number)
