@@ -14,7 +14,7 @@ MARK = "#re6stnet-1.0 "
 
 NODE = frozenset(
     (
-        *("accept-route", "bulk", "check", "log-format", "metrics", "no-packet-filter", "no-probe"),
+        *("accept-route", "bulk", "check", "log-format", "metrics", "no-packet-filter", "no-probe", "uplink"),
         *("wireguard", "wireguard-ports"),
     )
 )

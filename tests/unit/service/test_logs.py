@@ -140,7 +140,7 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
         *("noded/peer_socket.py", logging.WARNING, 10, "port %s: dropped %s datagram(s), the last from %s: %s"),
         lambda turn: (326, turn, "2001:db8:42:7::1", "not signed"),
     ),
-    ("noded/upnp.py", logging.WARNING, 30, "UPnP: %s", lambda _: ("the router refuses",)),
+    ("noded/upnp.py", logging.WARNING, 30, "%s: %s", lambda _: ("UPnP of fibre", "the router refuses")),
     ("babeld/feed.py", logging.WARNING, 1, "cannot read a line of babeld's socket: %s", lambda _: ("'add nonsense'",)),
     (
         "noded/packet_filter.py",
