@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
@@ -249,9 +249,7 @@ class Kernel:
     async def lead(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
         """Have these rules, and no others of ours; what keeps one away is returned. Raises NetlinkError."""
         self.state.want(replace(self.state.wanted, rules=rules))
-        there = self._netlink.rules() if rules else ()
-        found = (self.state.try_to_put(rule) for rule in rules if rule not in there)
-        return [fault for fault in found if fault is not None and fault.trouble]
+        return self._put(rules, self._netlink.rules() if rules else ())
 
     async def lead_out(self, things: tuple[KernelRoute | KernelRule, ...]) -> list[Fault]:
         """Have these routes and rules of uplinks, and no others; what the kernel refuses is returned."""
@@ -261,14 +259,18 @@ class Kernel:
         with suppress(NetlinkError):  # they change just now
             # Rules that were wanted before may have been refused.
             there = {*self._netlink.rules(), *(each for each in before if isinstance(each, KernelRoute))}
-        found = (self.state.try_to_put(each) for each in things if each not in there)
-        return [fault for fault in found if fault is not None and fault.trouble]
+        return self._put(things, there)
 
     async def lead_shares(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
         """Have these rules for what goes over one line by choice, and no others; what keeps one away is returned."""
         self.state.want(replace(self.state.wanted, shares=rules))
-        there = self._netlink.rules() if rules else ()
-        found = (self.state.try_to_put(rule) for rule in rules if rule not in there)
+        return self._put(rules, self._netlink.rules() if rules else ())
+
+    def _put(
+        self, things: Iterable[KernelRoute | KernelRule], there: Container[KernelRoute | KernelRule]
+    ) -> list[Fault]:
+        """Have those of these that are not there; what keeps one away is returned."""
+        found = (self.state.try_to_put(each) for each in things if each not in there)
         return [fault for fault in found if fault is not None and fault.trouble]
 
     def uplinks_left(self) -> list[KernelRoute]:

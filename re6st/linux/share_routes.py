@@ -10,7 +10,6 @@ from ipaddress import IPv6Address, IPv6Network
 
 from re6st.core.machine.share_numbers import table
 from re6st.core.machine.wanted_state import KernelRoute
-from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.line_ways import LineWays
 from re6st.linux.detour_routes import AT_ONCE, PRIORITY, RTPROT_DETOUR
 from re6st.linux.netlink import NetlinkError
@@ -53,14 +52,6 @@ class ShareRoutes:
                     self._there[key] = by
                 if (count := count + 1) % AT_ONCE == 0:
                     await asyncio.sleep(0)
-
-    async def leave(self, hops: Collection[NextHop]) -> None:
-        """Have none by these neighbours any more."""
-        gone = set()
-        for hop in hops:
-            with suppress(OSError):  # with an interface its routes go away
-                gone.add((hop.address, socket.if_nametoindex(hop.interface)))
-        await self._remove([key for key, by in self._there.items() if by in gone])
 
     async def _remove(self, keys: Collection[_Key]) -> None:
         for count, key in enumerate(keys, 1):

@@ -28,6 +28,7 @@ from re6st.core.routing.detours import LowestCosts
 from re6st.core.routing.line_ways import LineWays, line_ways
 from re6st.core.routing.spreading import LineRate, Spreading
 from re6st.core.telemetry.report import Link, Record
+from re6st.linux import interface_counters
 from re6st.linux.nftables import NftError
 from re6st.noded.link_counts import TableSource
 
@@ -44,7 +45,6 @@ ANEW = 60.0
 """Seconds after which all routes are put there again: others may have removed some."""
 AGAIN = 30.0
 """Seconds until it is tried again, where nft or the kernel has refused."""
-STATISTICS = Path("/sys/class/net")
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class ShareMachine:
     kernel: ShareKernel
     routes: LineRoutes
     nft: ShareTable | None
-    statistics: Path = STATISTICS
+    interfaces: Path = interface_counters.INTERFACES
 
 
 class LineShares:
@@ -344,7 +344,4 @@ class LineShares:
         return rates
 
     def _sent_by(self, name: str) -> int:
-        try:
-            return int((self._machine.statistics / name / "statistics/tx_bytes").read_bytes())
-        except (OSError, ValueError):
-            return 0
+        return interface_counters.count(name, "tx_bytes", self._machine.interfaces) or 0

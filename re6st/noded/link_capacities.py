@@ -23,6 +23,7 @@ from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.capacity import UNKNOWN, Capacities, cost
 from re6st.core.routing.packet_train import TrainSchedule
 from re6st.core.telemetry.report import Record
+from re6st.linux import interface_counters
 from re6st.noded.link_counts import TableSource
 
 LOOK = 1.0
@@ -34,7 +35,6 @@ PATIENCE = 25.0
 """Seconds after which a tunnel is used, though it is not known what it carries."""
 COLLECT = 300.0
 """Seconds between two changes of the costs of tunnels that are used."""
-STATISTICS = Path("/sys/class/net")
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class LinkCapacities:
         measure: Measure | None,
         uplink: Callable[[Prefix], Uplink | None],
         clock: Callable[[], float] = time.monotonic,
-        statistics: Path = STATISTICS,
+        interfaces: Path = interface_counters.INTERFACES,
     ) -> None:
         self.measured = 0
         """How many times."""
@@ -80,7 +80,7 @@ class LinkCapacities:
         self._measure = measure
         self._uplink = uplink
         self._clock = clock
-        self._statistics = statistics
+        self._interfaces = interfaces
         self._capacities: Capacities[NextHop] = Capacities()
         self._schedule: TrainSchedule[Carried] = TrainSchedule()
         self._since: dict[NextHop, float] = {}
@@ -171,9 +171,7 @@ class LinkCapacities:
         """What has come has passed the link. Of what was sent nobody knows whether it arrived."""
         passed, self._passed = self._passed, {}
         for hop in self._since:
-            try:
-                count = int((self._statistics / hop.interface / "statistics/rx_bytes").read_bytes())
-            except (OSError, ValueError):
+            if (count := interface_counters.count(hop.interface, "rx_bytes", self._interfaces)) is None:
                 continue
             self._passed[hop.interface] = now, count
             at, before = passed.get(hop.interface, (now, 0))

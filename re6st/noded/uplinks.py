@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -28,7 +28,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.words import plural
-from re6st.linux import address_monitor
+from re6st.linux import address_monitor, interface_counters
 from re6st.linux.netlink import NetlinkError
 from re6st.noded.uplink_probes import answers
 
@@ -39,7 +39,6 @@ LOOK_EVERY = 5.0
 """Seconds between two looks at what became of the tunnels."""
 SAID_AT_ONCE, SAID_EVERY = 6, 20.0
 """Log lines about one uplink: so many at once, then one in so many seconds."""
-STATISTICS = Path("/sys/class/net")
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ class Uplinks:
         ask: Callable[[Sequence[Endpoint], int], Awaitable[bool | None]] = answers,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
-        statistics: Path = STATISTICS,
+        interfaces: Path = interface_counters.INTERFACES,
     ) -> None:
         self.trouble = ""
         """What keeps tunnels from being bound to uplinks, where there are several."""
@@ -98,7 +97,7 @@ class Uplinks:
         self._ask = ask
         self._wall = wall
         self._clock = clock
-        self._statistics = statistics
+        self._interfaces = interfaces
         self._slots: dict[str, int] = {}
         self._uplinks: dict[str, Uplink] = {}
         self._active = False
@@ -288,7 +287,6 @@ class Uplinks:
 
     def _line(self, uplink: Uplink, tunnels: int) -> Record:
         state, slot = self._states.get(uplink.name), self._slots.get(uplink.name) if self._active else None
-        counted = self._counted(uplink.device)
         return {
             "name": uplink.name,
             "device": uplink.device,
@@ -303,18 +301,12 @@ class Uplinks:
             "mark": None if slot is None else numbers.mark(slot),
             "table": None if slot is None else numbers.table(slot),
             "tunnels": tunnels,
-            "received_bytes": counted.get("rx_bytes"),
-            "sent_bytes": counted.get("tx_bytes"),
+            "received_bytes": self._count(uplink, "rx_bytes"),
+            "sent_bytes": self._count(uplink, "tx_bytes"),
         }
 
-    def _counted(self, device: str) -> Mapping[str, int]:
-        found = {}
-        for name in ("rx_bytes", "tx_bytes") if device else ():
-            try:
-                found[name] = int((self._statistics / device / "statistics" / name).read_bytes())
-            except (OSError, ValueError):
-                continue
-        return found
+    def _count(self, uplink: Uplink, counter: str) -> int | None:
+        return interface_counters.count(uplink.device, counter, self._interfaces)
 
 
 def _words(uplink: Uplink, word: str) -> str:

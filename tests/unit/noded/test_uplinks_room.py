@@ -259,7 +259,7 @@ def test_bytes_are_those_of_the_interface(tmp_path: Path) -> None:
     counted.mkdir(parents=True)
     (counted / "rx_bytes").write_text("70\n")
     (counted / "tx_bytes").write_text("nothing\n")
-    world = World(TWO, statistics=tmp_path)
+    world = World(TWO, interfaces=tmp_path)
     world.look()
     assert [world.lines()[name]["received_bytes"] for name in ("eth0", "eth1")] == [70, None]
     assert world.lines()["eth0"]["sent_bytes"] is None
