@@ -66,10 +66,10 @@ class Avoiding:
         """Those whose links are avoided now."""
         return frozenset(peer for peer, link in self._links.items() if link.avoided)
 
-    @property
-    def signs(self) -> dict[Prefix, LossSign]:
-        """By what it was seen that these lose packets."""
-        return {peer: link.sign for peer, link in self._links.items() if link.avoided}
+    def sign(self, peer: Prefix, interface: str) -> LossSign | None:
+        """By what it was seen that a link loses packets, if it is avoided. The peer may have others meanwhile."""
+        link = self._links.get(peer)
+        return link.sign if link is not None and link.avoided and link.hop.interface == interface else None
 
     @property
     def hops(self) -> frozenset[NextHop]:
@@ -130,7 +130,11 @@ class Avoiding:
     def _is_held(self, peer: Prefix, hop: NextHop) -> bool:
         """Whether there still is a tunnel behind this next hop."""
         tunnel = self._state.tunnels.get(peer)
-        return peer in self._state.clients or (tunnel is not None and tunnel.interface == hop.interface)
+        if tunnel is not None and tunnel.interface == hop.interface:
+            return True
+        # A client may have moved to a WireGuard link, or to another of our servers: then it is heard there.
+        links = self._state.survey.neighbours.get(peer, ())
+        return peer in self._state.clients and (not links or any(link.hop == hop for link in links))
 
     def _is_needed(self, peer: Prefix, link: _Link, now: float) -> bool:
         """Whether somebody has no other way: seen before babel takes the link for lost, or by the peer itself.

@@ -178,14 +178,13 @@ class Mesh:
         """Whether we reach the registry's node, which is everybody's proof of being in the network (wire.md 4.5)."""
         return self._state.connected
 
-    @property
-    def avoided(self) -> Mapping[Prefix, LossSign]:
-        """Peers on whose links packets get lost, so that other ways are used, and by what that was seen."""
-        return self._avoiding.signs
+    def why_avoided(self, peer: Prefix, interface: str) -> LossSign | None:
+        """By what it was seen that packets get lost on a link, if other ways are used for that."""
+        return self._avoiding.sign(peer, interface)
 
     @property
     def avoided_links(self) -> frozenset[NextHop]:
-        """The next hops of these."""
+        """The next hops of the links that are avoided."""
         return self._avoiding.hops
 
     @property

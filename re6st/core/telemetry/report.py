@@ -186,7 +186,8 @@ def tunnels(
         hop = neighbour.key if neighbour else None
         links_there = mesh.survey.neighbours.get(link.peer, ())
         state = policy.phase.value if policy else "up" if link.since is not None else "opening"
-        if state == "up" and link.peer in mesh.avoided:
+        why_avoided = mesh.why_avoided(link.peer, link.interface)
+        if state == "up" and why_avoided is not None:
             state = "lossy"
         at = hop or avoided.get(link.interface)
         part = lost(at) if at else None
@@ -197,7 +198,7 @@ def tunnels(
                 "peer": link.peer.cn,
                 "direction": "out" if link.outgoing else "in",
                 "state": state,
-                "avoided": mesh.avoided.get(link.peer),
+                "avoided": why_avoided,
                 "lost_percent": None if part is None else round(100 * part),
                 "carrier": link.carrier,
                 "no_wireguard": link.no_link or None,

@@ -64,6 +64,14 @@ class World:
         self.state.lossy_links = frozenset(HOPS[peer] for peer in peers)
         self.state.suspected_links = frozenset(HOPS[peer] for peer in suspected)
 
+    def sign(self, peer: Prefix) -> LossSign | None:
+        return self.avoiding.sign(peer, HOPS[peer].interface)
+
+    def meet(self, peer: Prefix, hop: NextHop) -> None:
+        """Babel hears a peer there, and nowhere else."""
+        links = (LinkUse(hop, frozenset(), frozenset()),)
+        self.survey = replace(self.survey, neighbours={**self.survey.neighbours, peer: links})
+
     def wait(self, seconds: float) -> list[Action]:
         found: list[Action] = []
         for _ in range(int(seconds)):
@@ -95,7 +103,7 @@ def test_one_whose_hellos_have_holes(world: World) -> None:
 def test_one_on_which_echo_requests_get_lost(world: World, peer: Prefix) -> None:
     world.leave_unanswered(peer)
     assert world.wait(1) == [AvoidLink(peer, HOPS[peer])]
-    assert world.avoiding.signs == {peer: LossSign.REQUESTS}
+    assert world.sign(peer) == LossSign.REQUESTS
     assert world.avoiding.hops == {HOPS[peer]}
 
 
@@ -103,7 +111,7 @@ def test_each_is_avoided_for_what_was_seen(world: World) -> None:
     world.lose(P)
     world.carry(patchy=(Q,))
     world.wait(SPACING + 1)
-    assert world.avoiding.signs == {P: LossSign.SENT_AGAIN, Q: LossSign.HELLOS}
+    assert (world.sign(P), world.sign(Q), world.sign(R)) == (LossSign.SENT_AGAIN, LossSign.HELLOS, None)
 
 
 def test_one_that_leaves_requests_unanswered_is_not_tried(world: World) -> None:
@@ -258,6 +266,28 @@ def test_its_next_tunnel_leads_the_same_way(world: World) -> None:
     assert world.wait(1) == [AvoidLink(S, HOPS[S])]
     assert world.wait(3 * TIME_FIRST) == [TrustLink(S, HOPS[S])]
     assert world.wait(3 * TIME_FIRST) == []
+
+
+def test_a_client_that_moves_to_a_link_of_its_own_is_no_longer_avoided_where_it_was(world: World) -> None:
+    """It goes the same way, so the rest of the time counts for the link, and is told of that."""
+    world.lose(S)
+    assert world.wait(1) == [AvoidLink(S, HOPS[S])]
+    world.lose()
+    link = NextHop(IPv6Address("fe80::77"), "re6stnet-wg7")
+    world.meet(S, link)
+    assert world.wait(1) == [TrustLink(S, HOPS[S]), AvoidLink(S, link)]
+    assert (world.avoiding.sign(S, link.interface), world.sign(S)) == (LossSign.SENT_AGAIN, None)
+    assert world.avoiding.hops == {link}
+    assert world.wait(3 * TIME_FIRST) == [TrustLink(S, link)]
+
+
+def test_a_client_that_is_not_heard_at_all_is_avoided_still(world: World) -> None:
+    world.lose(S)
+    assert world.wait(1) == [AvoidLink(S, HOPS[S])]
+    world.lose()
+    neighbours = {peer: links for peer, links in world.survey.neighbours.items() if peer != S}
+    world.survey = replace(world.survey, neighbours=neighbours)
+    assert world.wait(TIME_FIRST - 2) == []
 
 
 def test_nothing_is_decided_while_babeld_is_away_nor_where_nothing_can_be_drained(world: World) -> None:

@@ -92,7 +92,7 @@ class Node:
         assert len(self.mesh.tunnels) <= self.limit
         self.limit = max(len(self.mesh.tunnels), self.mesh.settings.client_count)
         assert OWN not in self.mesh.tunnels
-        assert OWN not in self.mesh.avoided
+        assert not any(isinstance(action, AvoidLink) and action.peer == OWN for action in actions)
         again = Counter(action for action in actions if not isinstance(action, EnsureSession))
         assert all(times == 1 for times in again.values()), "nothing is decided twice at one time"
         for action in actions:

@@ -91,7 +91,7 @@ def test_one_that_we_avoid_is_not_silent() -> None:
     alive = frozenset(map(name, (P, Q, R)))
     node.sees(REGISTRY, P, Q, R, neighbours=hops, alive=alive)
     assert node.tell(TunnelsLossy(frozenset({P}))) == [AvoidLink(P, hops[P][0].hop)]
-    assert node.mesh.avoided.keys() == {P}
+    assert node.mesh.avoided_links == {hops[P][0].hop}
     node.sees(REGISTRY, P, Q, R, neighbours={Q: hops[Q], R: hops[R]}, alive=alive - {name(P)})
     assert not [action for action in node.wait(3 * DEAD_TIME) if isinstance(action, CloseTunnel)]
     rest = {"neighbours": {Q: hops[Q], R: hops[R]}, "alive": alive - {name(P)}}

@@ -119,6 +119,17 @@ def test_a_tunnel_on_which_packets_get_lost(table: Table, policy: mesh.Mesh) -> 
     json.dumps(found)
 
 
+def test_another_link_with_the_same_peer_is_not_shown_as_one_on_which_packets_get_lost(
+    table: Table, policy: mesh.Mesh
+) -> None:
+    """As the WireGuard link that takes the place of a tunnel."""
+    policy.tunnels[NEAR].phase = mesh.Phase.UP
+    policy.handle(mesh.TunnelsLossy(frozenset({NEAR})), 100.0)
+    links = [Link(NEAR, True, TunnelProtocol.TCP, interface=name, since=90.0) for name in ("re6stnet1", "re6stnet7")]
+    found = report.tunnels(policy, table, links, 100.0)
+    assert [(each["state"], each["avoided"] is None) for each in found] == [("lossy", False), ("up", True)]
+
+
 def test_a_tunnel_at_whose_other_end_nobody_answers(table: Table, policy: mesh.Mesh) -> None:
     policy.tunnels[NEAR].phase = mesh.Phase.UP
     gone = Prefix(9, 16)
