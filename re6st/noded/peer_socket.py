@@ -76,14 +76,25 @@ class ReadCertificate:
 
 
 class NodeCrypto:
-    """Our keys and the CA, for core/wire/sessions.py. `revoked` gives the serial numbers that are out."""
+    """Our keys and the CA, for core/wire/sessions.py. `revoked` gives the serial numbers that are out, `abilities` what
+    we announce beyond what every machine can do.
+    """
 
     aead: Aead = sealing.CIPHER
-    abilities: frozenset[Extension] = frozenset()
 
-    def __init__(self, identity: cert.Identity, revoked: Callable[[], frozenset[int]]) -> None:
+    def __init__(
+        self,
+        identity: cert.Identity,
+        revoked: Callable[[], frozenset[int]],
+        abilities: Callable[[], frozenset[Extension]] = frozenset,
+    ) -> None:
         self.use(identity)
         self._revoked = revoked
+        self._abilities = abilities
+
+    @property
+    def abilities(self) -> frozenset[Extension]:
+        return self._abilities()
 
     def use(self, identity: cert.Identity) -> None:
         """Go on with a renewed certificate."""

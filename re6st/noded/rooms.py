@@ -24,7 +24,6 @@ from re6st.core.mesh import policy
 from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.core.routing.planes import MAIN, THROUGHPUT
 from re6st.core.telemetry.event_log import EventLog
-from re6st.core.wire.extensions import Extension
 from re6st.core.wire.news import VersionNews
 from re6st.core.wire.requirement import Requirement
 from re6st.linux.kernel import Kernel
@@ -214,10 +213,8 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     requirement = Requirement()
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
     admission = Admission(config.run / run_names.REFUSED, requirement, event_log, base.client)
-    crypto = NodeCrypto(base.identity, base.updates.revoked)
     links = _links(machine, mesh, driver, planes, tasks)
-    if links is not None:
-        crypto.abilities = frozenset({Extension.WIREGUARD})
+    crypto = NodeCrypto(base.identity, base.updates.revoked, frozenset if links is None else links.abilities)
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
     advertiser, country = _whereabouts(base, machine, AddressTeller(peers, handler, known), settings_news)
     choice = UplinkChoice()

@@ -40,6 +40,7 @@ from re6st.core.transport.wireguard_state import Ended, LinkSettings
 from re6st.core.transport.wireguard_uapi import Address
 from re6st.core.tunnel_protocols import Role, TunnelProtocol
 from re6st.core.wire.datagrams import Code, Endpoint, WireError
+from re6st.core.wire.extensions import Extension
 from re6st.core.wire.sessions import Sessions
 from re6st.core.wire.wireguard import Reason, is_spoken_with
 from re6st.linux.kernel import KernelError
@@ -98,11 +99,12 @@ class WireGuard:
         self._table = LinkTable(in_force.effective.config.run)
         self._upgrades = Upgrades()
         self._why: dict[Prefix, str] = {}
-        self._said = LastWords()
         """Why a link is being ended by us, for people."""
+        self._said = LastWords()
         self._waiting: dict[Prefix, asyncio.Event] = {}
         self._greeted: dict[Prefix, float] = {}
         self._looked = float("-inf")
+        self._counted = drains.counts
         self._hands: tuple[ReplaceableTunnels, LinkSpeaker] | None = None
         self._ports: PortOpener | None = None
         self._mtus = LinkMtus(kernel, self._unfit)
@@ -121,6 +123,13 @@ class WireGuard:
             group.create_task(self._mtus.run(), name="what links carry")
 
     # -- what peers say --
+
+    def abilities(self) -> frozenset[Extension]:
+        """What we announce to peers: links, as long as we let anybody have one, or there are some.
+
+        Whoever hears that we have none ends its own.
+        """
+        return frozenset({Extension.WIREGUARD} if self._drains.counts or self.ends() else ())
 
     def received(self, peer: Prefix, body: bytes) -> None:
         """Take a message about links. What is none, or not from whom we take them, is dropped."""
@@ -386,12 +395,20 @@ class WireGuard:
         if _now() - self._looked >= PEERS_EVERY:
             self._looked = _now()
             self._end_outdated(self._hands[1].sessions)
+        self._announce_anew(self._hands[1])
         found = {
             peer: Held(dialer.interface, dialer.since, self._is_ready(peer))
             for peer, dialer in self._hands[0].openvpn_tunnels().items()
             if dialer.since is not None
         }
         self._carry_out(self._upgrades.tick(found, self._mesh.survey, self._in_force.effective.babel_hello, _now()))
+
+    def _announce_anew(self, peers: LinkSpeaker) -> None:
+        """Once packets are counted, tell those with whom there are tunnels that they can have links."""
+        before, self._counted = self._counted, self._drains.counts
+        if self._counted and not before:
+            for peer in {*self._mesh.tunnels, *self._mesh.clients}:
+                peers.begin_anew(peer)
 
     def _end_outdated(self, sessions: Sessions) -> None:
         for end in self.ends():

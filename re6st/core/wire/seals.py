@@ -33,8 +33,10 @@ class Sealer(Protocol):
     """Our keys, for offers to peers. `Certificate` is the peer's, as Sessions knows it."""
 
     aead: Aead
-    abilities: frozenset[Extension]
-    """What this machine can do beyond what every one can (extensions.OF_THE_MACHINE)."""
+
+    @property
+    def abilities(self) -> frozenset[Extension]:
+        """What this machine can do now beyond what every one can (extensions.OF_THE_MACHINE)."""
 
     def ephemeral(self) -> Ephemeral: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 from hashlib import sha256
 
@@ -37,11 +38,15 @@ class PlaySealer:
     """Real keys for a session; signatures that are plays on words."""
 
     aead: Aead = sealing.CIPHER
-    abilities: frozenset[Extension] = frozenset()
 
-    def __init__(self, own: PlayCertificate) -> None:
+    def __init__(self, own: PlayCertificate, abilities: Callable[[], frozenset[Extension]] = frozenset) -> None:
         self._own = own
+        self._abilities = abilities
         self.signed = 0
+
+    @property
+    def abilities(self) -> frozenset[Extension]:
+        return self._abilities()
 
     def ephemeral(self) -> sealing.SessionKey:
         return sealing.SessionKey()

@@ -139,8 +139,7 @@ class Able(World):
 
     def ours(self, prefix: Prefix, *abilities: Extension) -> None:
         certificate = PlayCertificate(prefix, prefix.value + 1)
-        sealer = PlaySealer(certificate)
-        sealer.abilities = frozenset(abilities)
+        sealer = PlaySealer(certificate, lambda: frozenset(abilities))
         crypto = PlayCrypto(certificate)
         self.machines[prefix] = Sessions(NETWORK, crypto, 10, b"\0", lambda: next(self.secrets), sealer=sealer)
         self.told.setdefault(prefix, [])

@@ -48,6 +48,33 @@ async def test_where_packets_are_not_counted_there_is_no_link(world: World, end:
 
 
 @scene
+async def test_a_node_that_would_refuse_links_does_not_announce_them_and_does_so_once_it_would_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "is_spoken_with", words.is_spoken_with)
+    a, b = world.a, world.b
+    b.drains.counts = False
+    speech = Speech(a, b)
+    speech.say(a.own, b.own, b"\0")
+    a.dial(b)
+    b.room.look()
+    assert not words.is_spoken_with(a.sessions, b.own, time.monotonic())
+    assert words.is_spoken_with(b.sessions, a.own, time.monotonic())
+    b.drains.counts = True
+    await until(lambda: "re6stnet-wg1" in a.kernel.links)
+
+
+@scene
+async def test_a_node_that_has_links_goes_on_to_announce_them(world: World) -> None:
+    """For peers would end them, although nftables may be there again in a second."""
+    await world.moved()
+    world.b.drains.counts = False
+    assert world.b.room.abilities() == {Extension.WIREGUARD}
+    world.b.room.cut(world.a.own)
+    assert world.b.room.abilities() == frozenset()
+
+
+@scene
 async def test_who_is_revoked_has_no_link_at_once_and_hears_nothing(world: World) -> None:
     await world.moved()
     world.a.hears = False
@@ -122,8 +149,7 @@ class Speech(SealedWorld):
 
     def made(self, own: Prefix, serial: int) -> Sessions:
         certificate = PlayCertificate(own, serial)
-        sealer = PlaySealer(certificate)
-        sealer.abilities = frozenset({Extension.WIREGUARD})
+        sealer = PlaySealer(certificate, self.nodes[own].room.abilities)
         return Sessions(NETWORK, PlayCrypto(certificate), 10, b"\0", lambda: next(self.secrets), sealer=sealer)
 
     def say(self, own: Prefix, other: Prefix, payload: bytes) -> None:
