@@ -23,17 +23,19 @@ STYLE = """\
   .bold { font-weight: bold; }
   .line { stroke: #33547d; stroke-width: 2; fill: none; } .way { stroke: #c2410c; stroke-width: 4; fill: none; }
   .dash { stroke: #9a6a1c; stroke-width: 1.5; stroke-dasharray: 6 4; fill: none; }
-  .head { fill: #33547d; } .knock { stroke: #ffffff; stroke-width: 5; paint-order: stroke; }
+  .head { fill: #33547d; } .way-head { fill: #c2410c; }
+  .knock { stroke: #ffffff; stroke-width: 5; paint-order: stroke; }
   @media (prefers-color-scheme: dark) {
     .ground { fill: #1b2128; } .box { fill: #24344a; stroke: #8fb4e3; } .other { fill: #40331c; stroke: #e2b567; }
     .both { fill: #203527; stroke: #86c795; } .off { stroke: #999; } text { fill: #e8edf3; } .small { fill: #b3c0ce; }
     .line { stroke: #8fb4e3; } .way { stroke: #fb923c; } .dash { stroke: #e2b567; } .head { fill: #8fb4e3; }
-    .knock { stroke: #1b2128; }
+    .way-head { fill: #fb923c; } .knock { stroke: #1b2128; }
   }"""
 MARKER = (
-    '<defs><marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7"'
-    ' orient="auto-start-reverse"><path class="head" d="M0 0L10 5L0 10z"/></marker></defs>'
+    '<marker id="{name}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="14" markerHeight="14"'
+    ' markerUnits="userSpaceOnUse" orient="auto-start-reverse"><path class="{kind}" d="M0 0L10 5L0 10z"/></marker>'
 )
+MARKERS = f"<defs>{MARKER.format(name='arrow', kind='head')}{MARKER.format(name='way-arrow', kind='way-head')}</defs>"
 
 
 @dataclass
@@ -59,7 +61,8 @@ class Drawing:
 
     def line(self, path: str, kind: str = "line", *, head: bool = False, tail: bool = False) -> None:
         """A path of SVG, with an arrow's head at its end, its beginning, or neither."""
-        ends = (' marker-end="url(#arrow)"' if head else "") + (' marker-start="url(#arrow)"' if tail else "")
+        arrow = "way-arrow" if kind == "way" else "arrow"
+        ends = (f' marker-end="url(#{arrow})"' if head else "") + (f' marker-start="url(#{arrow})"' if tail else "")
         self.shapes.append(f'<path class="{kind}" d="{path}"{ends}/>')
 
     def svg(self) -> str:
@@ -70,7 +73,7 @@ class Drawing:
                 f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{title}">',
                 f"<title>{title}</title>",
                 f"<style>\n{STYLE}\n</style>",
-                MARKER,
+                MARKERS,
                 f'<rect class="ground" width="{self.width}" height="{self.height}" rx="8"/>',
                 *self.shapes,
                 "</svg>\n",
@@ -208,8 +211,8 @@ def uplinks() -> Drawing:
     for y, from_y, to_y in ((50, 118, 34), (66, 130, 86), (210, 156, 186), (226, 168, 252)):
         drawing.line(f"M190 {from_y}L310 {y}", "line")
         drawing.line(f"M460 {y}L650 {to_y}", "line")
-    drawing.line("M310 240L190 184", "way", head=True)
-    drawing.line("M650 264L460 240", "way", tail=True)
+    drawing.line("M190 184L310 240", "way", tail=True)
+    drawing.line("M460 240L650 264", "way", head=True)
     drawing.text(555, 150, "the Internet", "bold")
     drawing.text(380, 288, "Orange: whoever comes in by a line gets the answers by the same one.")
     return drawing
