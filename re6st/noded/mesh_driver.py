@@ -148,6 +148,8 @@ class MeshDriver:
                 tunnels.undrain(hop.interface, hop.address)
             case policy.AskAddress(peer):
                 peers.send(peer, Code.ADDRESS)
+            case policy.AskRegion(region):
+                peers.send(region, Code.ADDRESS)  # whoever is nearest there answers for its region
             case policy.AskBootstrap():
                 registry.ask_first_peer()
             case policy.AskClose(peer):

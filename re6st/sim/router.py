@@ -72,6 +72,7 @@ class IdealSurvey:
     unheard: frozenset[str] = frozenset()
     patchy: frozenset[NextHop] = frozenset()
     starved: frozenset[Prefix] = frozenset()
+    split = False
     running = True
     late = False
 

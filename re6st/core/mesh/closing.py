@@ -290,7 +290,13 @@ class Closing:
         held = self._state.tunnels.values()
         if len(held) < self._state.limit or not self._at_rest():
             return []
-        return [tunnel for tunnel in held if self._replaceable(tunnel, now)]
+        candidates = [tunnel for tunnel in held if self._replaceable(tunnel, now)]
+        state = self._state
+        if not state.settings.region_length:
+            return candidates
+        # Those of the kind of which we have too many, if so.
+        spare = sum(state.is_outside(tunnel.peer) for tunnel in held) - state.across
+        return [t for t in candidates if not spare or state.is_outside(t.peer) == (spare > 0)]
 
     def _at_rest(self) -> bool:
         """Whether no tunnel comes or goes, and babeld is there to tell what they carry."""

@@ -45,6 +45,8 @@ class Settings:
     """Countries whose border no tunnel crosses."""
     static_tunnel: bool = False
     """Tunnels come up that the policy did not ask for: the one of --client."""
+    region_length: int = 0
+    """Bits of a prefix that say in which region of the network it is; none: the network is flat."""
 
     def drain_time_of(self, interface: str) -> float:
         """How long a tunnel on that interface can be drained."""
@@ -115,6 +117,15 @@ class BulkSurveyed:
 class AddressLearned:
     """A peer told us where its servers are; nothing if it has none."""
 
+    peer: Prefix
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionAnswered:
+    """A node of the region that we had asked named somebody of it, itself or another one."""
+
+    region: Prefix
     peer: Prefix
     endpoints: tuple[Endpoint, ...]
 
@@ -218,6 +229,7 @@ Event = (
     | Surveyed
     | BulkSurveyed
     | AddressLearned
+    | RegionAnswered
     | BootstrapAnswered
     | CloseAsked
     | CloseAllowed
@@ -308,6 +320,13 @@ class AskAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class AskRegion:
+    """Ask whoever is nearest in another region for the address of somebody there."""
+
+    region: Prefix
+
+
+@dataclass(frozen=True, slots=True)
 class AskBootstrap:
     """Ask the registry for a peer."""
 
@@ -341,6 +360,7 @@ Action = (
     | AvoidLink
     | TrustLink
     | AskAddress
+    | AskRegion
     | AskBootstrap
     | AskClose
     | AllowClose

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from random import Random
 
-from re6st.core.mesh.events import Action, AskAddress, AskBootstrap, EnsureSession, OpenTunnel
+from re6st.core.mesh.events import Action, AskAddress, AskBootstrap, AskRegion, EnsureSession, OpenTunnel
 from re6st.core.mesh.phases import Phase
 from re6st.core.mesh.state import State, Tunnel
 from re6st.core.prefix import Prefix
@@ -33,6 +33,9 @@ BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 1.0, 60.0
 NAMED_AGAIN = 3.0
 """Seconds, to twice as many, until the registry is asked again where whom it named did not take us: others may."""
 PARTITION_WAIT = 10.0
+SPLIT_WAIT, SPLIT_LAST = 0.25, 60.0
+"""Seconds, for each node in our part of a region that is split, within which we look for the other part: so four nodes
+a second do. Then twice as long, and at most so long again if we are few."""
 LOST_AGE, LOST_TIME = 1.0, 120.0
 """Seconds after a tunnel ended, in which we try to open it again if nobody else reaches its peer. At first babel may
 not know yet."""
@@ -85,6 +88,8 @@ class Opening:
         self._named: Prefix | None = None
         """Whom the registry named last, unless they turned us away."""
         self._partitioned: float | None = None
+        self._split: _Wait | None = None
+        """Our region is in parts; when to look for another one."""
         self._lost: dict[Prefix, float] = {}
         """Peers whose tunnel ended by itself, and when."""
         self._short: dict[Prefix, float] = {}
@@ -97,6 +102,8 @@ class Opening:
         yield from (since + LOST_AGE for since in self._lost.values())
         if not state.connected and state.settings.client_count > 0 and not self._bootstrap.pending:
             yield self._bootstrap.until
+        if self._split is not None:
+            yield self._split.until
         if self._missing() > 0 or not state.connected or self._lost or state.settings.neighbours:
             yield from (failures.until for failures in self._failures.values())
 
@@ -131,6 +138,31 @@ class Opening:
             actions += self._open(peer, self._known[peer], now)
         return actions
 
+    def rejoin(self, now: float) -> list[Action]:
+        """When our region is in parts, which swallow what is sent to the others: look for somebody of another part.
+
+        The registry may name one, and those that we remember and do not reach may be there.
+        """
+        state = self._state
+        if not state.survey.split or not state.settings.client_count:
+            self._split = None
+            return []
+        if self._split is None:
+            spread = SPLIT_WAIT * (1 + sum(not state.is_outside(peer) for peer in state.survey.peers))
+            self._split = _Wait(now + self._rng.uniform(0, spread), max(spread, BOOTSTRAP_FIRST))
+        wait = self._split
+        if now < wait.until or self._room() <= 0:
+            return []
+        wait.until = now + wait.next * self._rng.uniform(0.8, 1.2)
+        wait.next = max(wait.next, min(2 * wait.next, SPLIT_LAST))
+        actions: list[Action] = []
+        if not self._bootstrap.pending and state.settings.registry != state.settings.own:
+            self._bootstrap.pending = True
+            actions.append(AskBootstrap())
+        for peer in [peer for peer in self._remembered(now) if not state.is_outside(peer)][:1]:
+            actions += self._open(peer, self._known[peer], now)
+        return actions
+
     def recover(self, now: float) -> list[Action]:
         """Open tunnels again with peers that nobody reaches since ours ended: they may remember nobody themselves.
 
@@ -140,7 +172,7 @@ class Opening:
         for peer, since in list(self._lost.items()):
             if now - since < LOST_AGE:
                 continue
-            if peer in state.survey.peers or peer in state.clients or now - since > LOST_TIME:
+            if state.reaches(peer) or now - since > LOST_TIME:
                 del self._lost[peer]
             elif self._room() > 0 and (peer not in self._failures or self._failures[peer].until <= now):
                 actions += self.again(peer, now)
@@ -154,7 +186,8 @@ class Opening:
         missing = self._missing()
         if missing <= 0 or not self._state.survey.peers:
             return []
-        actions: list[Action] = []
+        actions = self._ask_across(missing, now)
+        missing -= len(actions)
         distant = [peer for peer in self.distant() if not self._is_left_alone(peer, now)]
         while missing > 0 and distant:
             near = distant[0] not in self._state.settings.neighbours and self._wants_near()
@@ -168,6 +201,24 @@ class Opening:
             actions += opened
             missing -= 1
         return actions
+
+    def _ask_across(self, most: int, now: float) -> list[Action]:
+        """Ask other regions, those next to which we are not, for somebody that we can open a tunnel to."""
+        state = self._state
+        held = sum(map(state.is_outside, state.tunnels)) + sum(map(state.is_outside, self._asked))
+        missing = min(most, state.across - held)
+        if missing <= 0:
+            return []
+        near = {state.region_of(peer) for peer in self._near()}
+        regions = [
+            peer
+            for peer in state.survey.peers
+            if state.is_outside(peer) and peer not in near and not self._is_left_alone(peer, now)
+        ]
+        regions.sort(key=_bits)
+        chosen = self._rng.sample(regions, min(missing, len(regions)))
+        self._asked.update(dict.fromkeys(chosen, _Question(now + ASK_TIME, near=False)))
+        return [AskRegion(region) for region in chosen]
 
     def _wants_near(self) -> bool:
         """Whether the next tunnel is to be one with a near peer: once we have the random ones."""
@@ -220,15 +271,30 @@ class Opening:
             self._told_unasked(peer, now)
         return None
 
+    def region_answered(
+        self, region: Prefix, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float
+    ) -> list[Action] | None:
+        """Somebody of another region was named; None where we had not asked it, or there is no room any more."""
+        if self._asked.pop(region, None) is None or self._missing() <= 0:
+            return None
+        actions = self._open(peer, endpoints, now) if self._state.region_of(peer) == region else []
+        if not actions:
+            self.failed(region, now)
+        return actions
+
     def bootstrap_answered(
         self, peer: Prefix | None, endpoints: tuple[Endpoint, ...], now: float
     ) -> list[Action] | None:
         """The registry named a first peer; None where it is of no use to us."""
         self._bootstrap.pending = False
         self._named = peer
-        if peer is not None and peer not in self._state.survey.peers and self._room() > 0:
+        if peer is not None and not self._is_met(peer) and self._room() > 0:
             return self._open(peer, endpoints, now)
         return None
+
+    def _is_met(self, peer: Prefix) -> bool:
+        """Whether a peer that the registry names takes us nowhere, as we have a way to it already."""
+        return peer in self._state.survey.peers or (self._state.is_outside(peer) and self._state.reaches(peer))
 
     def again(self, peer: Prefix, now: float) -> list[Action]:
         """A tunnel in place of the one that ended, with the same peer."""
@@ -294,7 +360,10 @@ class Opening:
 
     def distant(self) -> list[Prefix]:
         """Peers that are not next to us, the wanted neighbours first, then in random order."""
-        distant = sorted(self._state.survey.peers - self._near() - {self._state.settings.own}, key=_bits)
+        state = self._state
+        distant = sorted(state.survey.peers - self._near() - {state.settings.own}, key=_bits)
+        if state.settings.region_length:
+            distant = [peer for peer in distant if not state.is_outside(peer)]
         self._rng.shuffle(distant)
         return sorted(distant, key=lambda peer: peer not in self._state.settings.neighbours)
 
@@ -307,11 +376,17 @@ class Opening:
         """Peers in our memory that we do not reach, in random order: those that failed last, not before their time."""
         state, failed = self._state, self._failures
         unknown = self._known.keys() - state.tunnels.keys() - state.clients.keys() - state.survey.peers
+        if state.settings.region_length:
+            unknown = {peer for peer in unknown if not state.reaches(peer)}
         peers = sorted(unknown - {self._state.settings.own}, key=_bits)
         self._rng.shuffle(peers)
         return sorted(
             (p for p in peers if self._usable(self._known[p]) and (p not in failed or failed[p].until <= now)),
-            key=lambda p: (p not in self._state.settings.neighbours, failed[p].count if p in failed else 0),
+            key=lambda p: (
+                p not in state.settings.neighbours,
+                state.is_outside(p),
+                failed[p].count if p in failed else 0,
+            ),
         )
 
 

@@ -4,9 +4,10 @@
 has no clock and no dice of its own, so the same code runs in the daemon, in a test and in a simulation.
 
 A node keeps up to `client_count` client tunnels to peers picked at random among those it reaches only through others;
-random far links keep the graph an expander. It replaces the least useful one now and then, never one that somebody can
-only be reached through. A node that nobody connects to stays modest (two tunnels), as it takes room from others without
-giving any. A node that reaches nobody asks the registry and its memory at the same time.
+random far links keep the graph an expander. In a network of regions most of them are in its own region, and a share
+leads to others, where it asks for somebody's address. It replaces the least useful one now and then, never one that
+somebody can only be reached through. A node that nobody connects to stays modest (two tunnels), as it takes room from
+others without giving any. A node that reaches nobody asks the registry and its memory at the same time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from re6st.core.mesh.events import (
     AskAddress,
     AskBootstrap,
     AskClose,
+    AskRegion,
     AvoidLink,
     BootstrapAnswered,
     BulkSurveyed,
@@ -41,6 +43,7 @@ from re6st.core.mesh.events import (
     LinksLossy,
     LossSign,
     OpenTunnel,
+    RegionAnswered,
     Resumed,
     Settings,
     SettingsChanged,
@@ -72,6 +75,7 @@ __all__ = [
     "AskAddress",
     "AskBootstrap",
     "AskClose",
+    "AskRegion",
     "AvoidLink",
     "BootstrapAnswered",
     "BulkSurveyed",
@@ -91,6 +95,7 @@ __all__ = [
     "Mesh",
     "OpenTunnel",
     "Phase",
+    "RegionAnswered",
     "Resumed",
     "Settings",
     "SettingsChanged",
@@ -241,6 +246,9 @@ class Mesh:
             case AddressLearned(peer, endpoints):
                 if (opened := self._opening.address_learned(peer, endpoints, now)) is not None:
                     return opened
+            case RegionAnswered(region, peer, endpoints):
+                if (opened := self._opening.region_answered(region, peer, endpoints, now)) is not None:
+                    return opened
             case BootstrapAnswered(peer, endpoints):
                 if (opened := self._opening.bootstrap_answered(peer, endpoints, now)) is not None:
                     return opened
@@ -319,6 +327,7 @@ class Mesh:
         actions += self._avoiding.advance(now)
         actions += self._leavers.advance(self._state.survey, self._state.settings, now)
         actions += self._opening.reach_out(now)
+        actions += self._opening.rejoin(now)
         actions += self._opening.recover(now)
         actions += self._refresh(now)
         actions += self._closing.remake(now)

@@ -11,11 +11,15 @@ from re6st.core.mesh.phases import Phase, check
 from re6st.core.mesh.quality import Quality
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.regions import region_of
 from re6st.core.routing.survey import Survey, SurveyLike
 from re6st.core.wire.datagrams import Endpoint
 
 MODEST = 2
 """Client tunnels of a node with one line that nobody is connected to (wire.md 10.4)."""
+ACROSS_PART, ALONE_PART = 4, 2
+"""One tunnel of so many leads to another region, where the network has regions, of a node that others connect to; and
+the most, where there are not enough nodes in its own. The others of these find a way to it later, so there is room."""
 NEAR_PART = 3
 """One tunnel of so many leads to a peer that is near; the others are random, which is what keeps the mesh together."""
 
@@ -95,7 +99,7 @@ class State:
         registry, own = self.settings.registry, self.settings.own
         if registry == own:
             return bool(self.survey.peers)
-        return registry in self.survey.peers or registry in self.clients
+        return self.reaches(registry)
 
     @property
     def limit(self) -> int:
@@ -111,6 +115,39 @@ class State:
     def near_part(self) -> int:
         """How many of our tunnels lead to peers that are near. The rest are random."""
         return self.limit // NEAR_PART
+
+    @property
+    def region(self) -> Prefix:
+        """The region that we are in; of a flat network, the whole."""
+        return region_of(self.settings.own, self.settings.region_length)
+
+    def region_of(self, peer: Prefix) -> Prefix:
+        """The region that a peer is in, by which it is known if that is not ours."""
+        return region_of(peer, self.settings.region_length)
+
+    def is_outside(self, peer: Prefix) -> bool:
+        """Whether a peer is in another region, or is one."""
+        length = self.settings.region_length
+        return length > 0 and region_of(peer, length) != region_of(self.settings.own, length)
+
+    def reaches(self, peer: Prefix) -> bool:
+        """Whether we have a route to a peer, or to its region, or a tunnel of the peer itself."""
+        seen = self.survey.peers
+        return peer in seen or peer in self.clients or (self.is_outside(peer) and self.region_of(peer) in seen)
+
+    @property
+    def across(self) -> int:
+        """How many of our tunnels are to lead to other regions: more where there are few nodes in ours."""
+        if not self.settings.region_length:
+            return 0
+        limit = self.limit
+        share = limit // ACROSS_PART if self.clients else 0
+        inside = 0
+        for peer in self.survey.peers:
+            inside += not self.is_outside(peer)
+            if inside >= limit - share:
+                return share
+        return max(share, min(limit - inside, (limit + 1) // ALONE_PART))
 
     def carried_by(self, interface: str) -> frozenset[Prefix]:
         """Destinations whose traffic leaves by this interface now, in any plane."""

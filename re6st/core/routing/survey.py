@@ -16,6 +16,7 @@ from typing import Protocol
 from re6st.core.prefix import Prefix, prefix_of
 from re6st.core.routing.babel_lines import DRAINED, INFINITY, NOMINAL, NextHop, Route, Table
 from re6st.core.routing.lossy import is_patchy
+from re6st.core.routing.regions import region_of
 
 HEARD_OF_LATE, HEARD_BEFORE = 0xF000, 0x03FF
 """Bits of a history of hellos: one of the last four; one of the ten before the last six."""
@@ -80,6 +81,10 @@ class SurveyLike(Protocol):
         """Destinations that neighbours offer ways to, of which babel takes none."""
 
     @property
+    def split(self) -> bool:
+        """Whether this node's region is in parts: somebody announces it whom no route of this part leads to."""
+
+    @property
     def running(self) -> bool:
         """Whether there is a routing daemon that tells this."""
 
@@ -125,6 +130,8 @@ class Survey:
     """Neighbours whose hellos are missed now and then."""
     starved: frozenset[Prefix] = frozenset()
     """Destinations to which neighbours offer routes, none of which babel uses."""
+    split: bool = False
+    """Whether somebody announces our region whom none of our routes in it leads to: it is in parts."""
     alone: bool = True
     """Whether babel has no neighbour, not even one that has been silent lately."""
     running: bool = True
@@ -153,8 +160,14 @@ class Survey:
         return [link for links in self.neighbours.values() for link in links] + list(self.unidentified)
 
 
-def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
-    """Read the table. This takes time proportional to the number of routes."""
+def survey(table: Table, network: IPv6Network, own: Prefix, region_length: int = 0) -> Survey:
+    """Read the table. This takes time proportional to the number of routes.
+
+    In a network of regions, `peers` has the nodes of our own region, and of each other one the region itself; so has
+    `neighbours`.
+    """
+    region = region_of(own, region_length) if region_length else own
+    announcers, members = set[str](), set[str]()
     owner: dict[NextHop, Prefix] = {}
     ways: defaultdict[Prefix, list[Route]] = defaultdict(list)
     used: dict[Prefix, Route] = {}
@@ -164,6 +177,11 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
         destination = prefix_of(network, route.destination)
         if destination is None or destination == own:
             continue
+        if destination == region:
+            announcers.add(route.router)
+            continue
+        if region_length and region.contains(destination):
+            members.add(route.router)
         if route.refmetric == 0:
             owner[route.via] = destination
         ways[destination].append(route)
@@ -198,6 +216,7 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
         steady=any(n.reach & HEARD_BEFORE for n in links),
         patchy=frozenset(n.key for n in links if is_patchy(n.reach)),
         starved=frozenset(ways.keys() - used.keys()),
+        split=not announcers <= members,
         alone=not table.neighbours,
     )
 

@@ -20,6 +20,7 @@ from re6st.core.mesh.policy import (
     LinkDoubted,
     LinkRevived,
     LinksLossy,
+    RegionAnswered,
     Resumed,
     Settings,
     SettingsChanged,
@@ -40,6 +41,8 @@ from re6st.sim.names import endpoints, hop, name
 REGISTRY, OWN = Prefix(0, 16), Prefix(7, 16)
 PEERS = [Prefix(number, 16) for number in range(20, 32)]
 PREFIXES = st.sampled_from([OWN, REGISTRY, *PEERS])
+REGION_LENGTH = 12
+REGIONS = st.sampled_from([Prefix(1, REGION_LENGTH), Prefix(2, REGION_LENGTH)])
 CLOSE_TIME, REFRESH = 45.0, 300.0
 
 INTERFACES = st.sampled_from([*map(name, PEERS), "eth0", "x"])
@@ -71,9 +74,10 @@ def survey(peers: Set[Prefix], links: list[LinkUse], **more: Any) -> Survey:
 
 SURVEYS = st.builds(
     survey,
-    st.sets(PREFIXES),
+    st.sets(PREFIXES | REGIONS),
     st.lists(LINKS, max_size=8),
     running=st.booleans(),
+    split=st.booleans(),
     costs=st.dictionaries(INTERFACES, st.integers(1, 65534), max_size=4),
     losses=st.dictionaries(INTERFACES, st.floats(1, 16), max_size=4),
     metrics=st.dictionaries(PREFIXES, st.integers(1, 65534), max_size=4),
@@ -88,6 +92,7 @@ SETTINGS = st.builds(
     close_time=st.just(CLOSE_TIME),
     drain_time=st.sampled_from([0.0, 2.0]),
     drains=st.booleans(),
+    region_length=st.sampled_from([0, 0, REGION_LENGTH]),
     neighbours=st.frozensets(PREFIXES, max_size=2),
     disabled_protocols=st.sampled_from([frozenset(), frozenset({TunnelProtocol.UDP})]),
     lan=st.sampled_from([frozenset(), frozenset({"eth0"})]),
@@ -100,6 +105,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(Surveyed, SURVEYS),
     st.builds(BulkSurveyed, st.none() | SURVEYS),
     st.builds(AddressLearned, PREFIXES, PLACES),
+    st.builds(RegionAnswered, PREFIXES | REGIONS, PREFIXES, PLACES),
     st.builds(BootstrapAnswered, PREFIXES | st.none(), PLACES),
     st.builds(CloseAsked, PREFIXES),
     st.builds(CloseAllowed, PREFIXES),

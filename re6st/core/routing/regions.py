@@ -1,0 +1,63 @@
+"""Regions of a network: parts in which every node knows each other one, while others know one route to them all.
+
+A region is what the first bits of a prefix say, as many as the network has for it; with no bits, the network is flat:
+it is one region. A node whose prefix is not longer than that is a region by itself, and is known everywhere as it is.
+
+Each node tells babel of its region, as a route that is unreachable for itself, and takes from others the subnets of its
+own region and what is not longer than a region. So of another region it has one route, to whoever is nearest there.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, IPv6Network
+
+from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError, prefix_of, subnet
+
+ROUTE_PROTOCOL = 44
+"""The kernel's number for who made a route: by it babel knows the route of our region, to tell others of it."""
+
+
+def region_of(prefix: Prefix, length: int) -> Prefix:
+    """The region that a node is in, or a region itself, where regions have so many bits."""
+    excess = prefix.length - length
+    return Prefix(prefix.value >> excess, length) if excess > 0 else prefix
+
+
+def anycast_address(network: IPv6Network, region: Prefix) -> IPv6Address:
+    """Where the nearest node of a region answers for it: the last address of the region, which no node has as its own.
+
+    Each node of the region is to have it. Raises PrefixError if the region is one address.
+    """
+    net = subnet(network, region)
+    if net.prefixlen > MAX_LENGTH - 2:
+        raise PrefixError(f"{net} has no address that all its nodes could have")
+    return net[-1]
+
+
+def takes(network: IPv6Network, own: Prefix, length: int, destination: IPv6Network) -> bool:
+    """Whether a node takes a route to that destination, one of the network's subnets."""
+    prefix = prefix_of(network, destination)
+    return prefix is not None and (prefix.length <= length or region_of(own, length).contains(prefix))
+
+
+def filters(network: IPv6Network, own: Prefix, length: int, longest: int) -> list[str]:
+    """The same as lines of babeld's configuration, with `longest` the length of the longest subnet; flat: one line.
+
+    The first line that matches decides; the last one of the file is to deny all else.
+    """
+    first, plain = network.prefixlen + 1, "src-ip ::/0 src-eq 0"
+    if not length:
+        return [f"in ip {network} ge {first} le {longest} {plain} allow"]
+    region = subnet(network, region_of(own, length))
+    return [
+        f"in ip {region} ge {region.prefixlen} le {longest} {plain} allow",
+        f"in ip {network} ge {first} le {network.prefixlen + length} {plain} allow",
+    ]
+
+
+def announcement(network: IPv6Network, own: Prefix, length: int) -> str | None:
+    """The line by which babeld tells others of a node's region; None where its own subnet says as much."""
+    if not length or own.length <= length:
+        return None
+    region = subnet(network, region_of(own, length))
+    return f"redistribute ip {region} eq {region.prefixlen} proto {ROUTE_PROTOCOL}"

@@ -1,0 +1,140 @@
+"""The policy in a network of regions: most tunnels in its own one, a share to others, and parts of one that rejoin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from re6st.core.mesh.opening import ASK_TIME, SPLIT_LAST
+from re6st.core.mesh.policy import (
+    AddressLearned,
+    AskBootstrap,
+    AskRegion,
+    BootstrapAnswered,
+    ClientUp,
+    DrainTunnel,
+    RegionAnswered,
+    TunnelUp,
+)
+from re6st.core.prefix import Prefix
+from re6st.core.routing.regions import region_of
+from re6st.sim.names import endpoints, name
+from tests.unit.mesh_policy import PEERS, REFRESH, Driver, asked, near, opened
+
+LENGTH = 8
+OWN_REGION = PEERS  # all of them, and the node, begin with the same bits
+FAR = [Prefix(region << 8 | 5, 16) for region in range(1, 40)]
+FAR_REGIONS = [region_of(peer, LENGTH) for peer in FAR]
+REGISTRY = Prefix(0xFF00, 16)
+CLIENT = Prefix(99, 16)
+
+
+def node_in_regions(**more: Any) -> Driver:
+    return Driver(region_length=LENGTH, registry=REGISTRY, **more)
+
+
+def regions_asked(actions: list[Any]) -> list[Prefix]:
+    return [action.region for action in actions if isinstance(action, AskRegion)]
+
+
+def test_whoever_has_a_route_to_the_region_of_the_registry_is_in_the_network() -> None:
+    node = node_in_regions()
+    node.sees(PEERS[0])
+    assert not node.mesh.connected
+    node.sees(region_of(REGISTRY, LENGTH))
+    assert node.mesh.connected
+
+
+def test_most_tunnels_are_in_the_region_and_a_share_leads_to_others() -> None:
+    node = node_in_regions()
+    node.tell(ClientUp(CLIENT))
+    actions = node.sees(region_of(REGISTRY, LENGTH), *OWN_REGION, *FAR_REGIONS)
+    assert len(asked(actions)) == 8
+    assert set(asked(actions)) <= set(OWN_REGION)
+    regions = regions_asked(actions)
+    assert len(regions) == 2
+    assert set(regions) <= {*FAR_REGIONS, region_of(REGISTRY, LENGTH)}
+    peer = Prefix(regions[0].value << 8 | 77, 16)
+    assert opened(node.tell(RegionAnswered(regions[0], peer, endpoints(peer)))) == [peer]
+
+
+def test_who_is_named_for_a_region_must_be_in_it_and_have_been_asked_for() -> None:
+    node = node_in_regions()
+    node.tell(ClientUp(CLIENT))
+    first, second = regions_asked(node.sees(region_of(REGISTRY, LENGTH), *OWN_REGION, *FAR_REGIONS))
+    wrong = Prefix(second.value << 8 | 77, 16)
+    assert not opened(node.tell(RegionAnswered(first, wrong, endpoints(wrong))))
+    unasked = next(peer for peer in FAR if region_of(peer, LENGTH) not in (first, second))
+    assert not opened(node.tell(RegionAnswered(region_of(unasked, LENGTH), unasked, endpoints(unasked))))
+    assert not opened(node.tell(AddressLearned(unasked, endpoints(unasked))))
+
+
+def test_another_region_is_asked_where_one_does_not_answer() -> None:
+    node = node_in_regions()
+    node.tell(ClientUp(CLIENT))
+    first = regions_asked(node.sees(region_of(REGISTRY, LENGTH), *OWN_REGION, *FAR_REGIONS))
+    again = regions_asked(node.wait(ASK_TIME + 2))
+    assert len(again) == 2
+    assert not set(again) & set(first)
+
+
+def test_no_region_is_asked_next_to_which_the_node_is() -> None:
+    node = node_in_regions()
+    neighbours = near(*FAR_REGIONS[1:])
+    node.tell(ClientUp(CLIENT))
+    actions = node.sees(region_of(REGISTRY, LENGTH), *OWN_REGION, *FAR_REGIONS, **neighbours)
+    assert set(regions_asked(actions)) <= {FAR_REGIONS[0], region_of(REGISTRY, LENGTH)}
+
+
+def test_whoever_nobody_connects_to_stays_in_its_region() -> None:
+    actions = node_in_regions().sees(region_of(REGISTRY, LENGTH), *OWN_REGION, *FAR_REGIONS)
+    assert len(asked(actions)) == 2
+    assert not regions_asked(actions)
+
+
+def test_a_region_that_is_one_node_has_tunnels_across_alone_and_keeps_room() -> None:
+    node = node_in_regions()
+    node.tell(ClientUp(FAR[-1]))
+    actions = node.sees(region_of(REGISTRY, LENGTH), *FAR_REGIONS)
+    assert not asked(actions)
+    assert len(regions_asked(actions)) == 5
+    alone = node_in_regions()
+    assert len(regions_asked(alone.sees(region_of(REGISTRY, LENGTH), *FAR_REGIONS))) == 1
+
+
+def test_too_many_tunnels_across_are_replaced_by_others() -> None:
+    node = node_in_regions(client_count=4, memory=())
+    node.tell(ClientUp(CLIENT))
+    for peer in FAR[:4]:
+        node.sees()
+        node.tell(BootstrapAnswered(peer, endpoints(peer)))
+        node.tell(TunnelUp(peer, name(peer)))
+    links = near(*FAR_REGIONS[:4])["neighbours"]
+    alive = frozenset(map(name, FAR[:4]))
+    node.sees(region_of(REGISTRY, LENGTH), *OWN_REGION, *FAR_REGIONS[:4], neighbours=links, alive=alive)
+    drained = [action.peer for action in node.wait(2 * REFRESH) if isinstance(action, DrainTunnel)]
+    assert drained
+    assert set(drained) <= set(FAR[:4])
+
+
+def test_a_part_of_a_split_region_looks_for_the_other_part() -> None:
+    node = node_in_regions()
+    node.up(PEERS[1])
+    node.memory.update({peer: endpoints(peer) for peer in (FAR[0], PEERS[0])})
+    links = near(PEERS[1])
+    node.sees(region_of(REGISTRY, LENGTH), PEERS[1], *FAR_REGIONS, **links)
+    actions = node.sees(region_of(REGISTRY, LENGTH), PEERS[1], *FAR_REGIONS, split=True, **links) + node.wait(2)
+    assert AskBootstrap() in actions
+    assert opened(actions) == [PEERS[0]]
+    assert opened(node.tell(BootstrapAnswered(PEERS[2], endpoints(PEERS[2])))) == [PEERS[2]]
+
+
+def test_of_a_large_part_few_look_at_one_time_and_none_once_it_is_whole() -> None:
+    at_once = 0
+    for seed in range(40):
+        node = node_in_regions(seed=seed)
+        node.up(PEERS[0])
+        seen = region_of(REGISTRY, LENGTH), *PEERS
+        at_once += AskBootstrap() in node.sees(*seen, split=True, **near(PEERS[0])) + node.wait(1)
+        later = node.sees(*seen, **near(PEERS[0])) + node.wait(SPLIT_LAST)
+        assert AskBootstrap() not in later
+    assert 0 < at_once <= 12, "some forty nodes: four a second"

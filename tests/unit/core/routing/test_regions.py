@@ -1,0 +1,111 @@
+"""Regions: which one a prefix is in, what a node takes of them, and what its babeld is told."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from re6st.core.prefix import Prefix, PrefixError, address, control_address, subnet
+from re6st.core.routing.babel_lines import NextHop, Route, Table
+from re6st.core.routing.regions import announcement, anycast_address, filters, region_of, takes
+from re6st.core.routing.survey import Survey, survey
+
+NETWORK = IPv6Network("2001:db8::/32")
+PREFIXES = st.integers(1, 16).flatmap(lambda length: st.builds(Prefix, st.integers(0, 2**length - 1), st.just(length)))
+LENGTHS = st.integers(0, 8)
+
+
+def bits(text: str) -> Prefix:
+    return Prefix.from_bits(text)
+
+
+def test_a_region_is_the_first_bits_of_a_prefix() -> None:
+    assert region_of(bits("0110011"), 3) == bits("011")
+    assert region_of(bits("011"), 3) == bits("011"), "one node is the whole region"
+    assert region_of(bits("01"), 3) == bits("01"), "and this one is two of them"
+    assert region_of(bits("0110011"), 0) == Prefix(0, 0), "a flat network is one region"
+
+
+def test_a_node_takes_its_region_and_one_route_of_each_other_one() -> None:
+    def taken(text: str) -> bool:
+        return takes(NETWORK, bits("0110011"), 3, subnet(NETWORK, bits(text)))
+
+    assert all(map(taken, ["0111111", "011", "010", "111", "1", "00"]))
+    assert not any(map(taken, ["0101", "1110011"]))
+    assert not takes(NETWORK, bits("0110011"), 3, IPv6Network("2001:db9::/40")), "not of this network"
+
+
+@given(own=PREFIXES, other=PREFIXES, length=LENGTHS)
+def test_the_lines_for_babeld_say_what_a_node_takes(own: Prefix, other: Prefix, length: int) -> None:
+    net = subnet(NETWORK, other)
+    allowed = False
+    for line in filters(NETWORK, own, length, 48):
+        words = line.split()
+        assert words[-1] == "allow"
+        within = net.subnet_of(IPv6Network(words[2]))
+        allowed |= within and int(words[4]) <= net.prefixlen <= int(words[6])
+    assert allowed == takes(NETWORK, own, length, net)
+
+
+@given(own=PREFIXES, length=LENGTHS)
+def test_each_node_takes_what_the_others_of_its_region_announce(own: Prefix, length: int) -> None:
+    region = region_of(own, length)
+    assert region.contains(own)
+    line = announcement(NETWORK, own, length)
+    assert (line is None) == (own.length <= length or not length)
+    assert line is None or line.split()[2] == str(subnet(NETWORK, region))
+
+
+def test_the_address_of_a_region_is_that_of_no_node() -> None:
+    region = bits("011")
+    found = anycast_address(NETWORK, region)
+    for text in ("0110000", "0111111", "011"):
+        assert found in subnet(NETWORK, region)
+        assert found not in {address(NETWORK, bits(text)), control_address(NETWORK, bits(text))}
+    with pytest.raises(PrefixError):
+        anycast_address(IPv6Network("2001:db8::/120"), bits("01100110"))
+
+
+# --- what babel's table says of regions ---
+
+OWN = bits("0110011")
+
+
+def route(text: str, via: int, router: str, refmetric: int = 0, installed: bool = True) -> Route:
+    hop = NextHop(IPv6Address(0xFE80 << 112 | via), f"re6stnet{via}")
+    return Route(
+        f"{text}-{via}",
+        subnet(NETWORK, bits(text)),
+        IPv6Network("::/0"),
+        installed,
+        96 + refmetric,
+        refmetric,
+        hop,
+        router,
+    )
+
+
+def seen(*routes: Route) -> Survey:
+    table = Table()
+    table.routes = {route.ident: route for route in routes}
+    return survey(table, NETWORK, OWN, 3)
+
+
+def test_a_neighbour_in_another_region_is_known_by_that_region() -> None:
+    found = seen(
+        route("0110000", 1, "a"),
+        route("011", 1, "a", installed=False),
+        route("101", 2, "b"),
+        route("110", 2, "c", refmetric=96),
+    )
+    assert found.peers == {bits("0110000"), bits("101"), bits("110")}
+    assert found.neighbours.keys() == {bits("0110000"), bits("101")}
+    assert not found.split
+
+
+def test_a_region_is_split_if_somebody_announces_it_whom_no_route_leads_to() -> None:
+    assert seen(route("101", 2, "b"), route("011", 2, "d", refmetric=96, installed=False)).split
+    assert not seen(route("0110000", 1, "d"), route("011", 2, "d", refmetric=96, installed=False)).split
