@@ -138,9 +138,9 @@ def network(case: Case, numbers: Sequence[int], carrier: Sequence[str], options:
     with Bed() as bed:
         members = [bed.host(f"node{number}", ipv6=False) for number in range(1, PEERS + 1)]
         lined = LinedHost(bed, "machine", case.lines, members)
-        made = Network(bed, hosts=[*members, lined.host], node_options=carrier)
+        made = Network(bed, hosts=[*members, lined.host], node_options=[*carrier, "--mptcp"])
         node = made.nodes[-1]
-        node.options = [*carrier, "--ip", "any", *options]
+        node.options = [*carrier, "--ip", "any", "--mptcp", *options]
         for number in numbers:
             node.options += ["--uplink", lined.option(number)]
         made.create()

@@ -230,6 +230,7 @@ class Member:
         self._start(rooms.link_mtus.run(), "sizes of packets on tunnels")
         self._start(rooms.dead_links.run(), "dead links")
         self._start(rooms.shares.run(), "connections over several lines")
+        self._start(rooms.mptcp.run(), "one connection over several lines")
         self._start(rooms.capacities.run(), "what tunnels carry")
         self._start(program_outputs.keep_short(base.config.run), "outputs")
         if found:

@@ -178,7 +178,9 @@ def _sockets(options: argparse.Namespace) -> Iterator[list[socket.socket]]:
             # It is there until the end: further subflows of MPTCP come to it.
             listener = made()
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((options.address, options.port))
+            # Subflows of MPTCP come to other addresses, too.
+            anywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"
+            listener.bind((anywhere if options.mptcp else options.address, options.port))
             listener.listen(options.count + BACKLOG)
             print("listening", flush=True)
             found = [stack.enter_context(listener.accept()[0]) for _ in range(options.count)]

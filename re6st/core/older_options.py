@@ -14,8 +14,8 @@ MARK = "#re6stnet-1.0 "
 
 NODE = frozenset(
     (
-        *("accept-route", "bulk", "check", "log-format", "metrics", "no-packet-filter", "no-probe", "uplink"),
-        *("wireguard", "wireguard-ports"),
+        *("accept-route", "bulk", "check", "log-format", "metrics", "mptcp", "no-packet-filter", "no-probe"),
+        *("uplink", "wireguard", "wireguard-ports"),
     )
 )
 """Options of re6stnet that the older software does not have."""

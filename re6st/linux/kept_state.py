@@ -37,7 +37,13 @@ from re6st.core.machine.wanted_state import (
     missing,
     surplus,
 )
-from re6st.linux.rtnetlink import IFA_F_NODAD, IFA_F_NOPREFIXROUTE, IFA_F_TENTATIVE, InterfaceAddress
+from re6st.linux.rtnetlink import (
+    IFA_F_DEPRECATED,
+    IFA_F_NODAD,
+    IFA_F_NOPREFIXROUTE,
+    IFA_F_TENTATIVE,
+    InterfaceAddress,
+)
 
 SYSCTL = Path("/proc/sys/net")
 LOOPBACK = "lo"
@@ -138,7 +144,7 @@ class KeptState:
             case Placed():
                 if thing.routed:
                     self._netlink.set_link(index, up=True)
-                flags = 0 if thing.routed else IFA_F_NOPREFIXROUTE
+                flags = (0 if thing.routed else IFA_F_NOPREFIXROUTE) | (IFA_F_DEPRECATED if thing.deprecated else 0)
                 if thing.ip.version == 6 and thing.interface != LOOPBACK:
                     # Our certificate says that it is ours alone; no route can have it as source before it is found to
                     # be.
@@ -178,7 +184,8 @@ class KeptState:
         now = self.wanted
         if self._right is not None:
             before, actual = self._right
-            if (before.taps, before.addresses, before.on_taps) == (now.taps, now.addresses, now.on_taps):
+            of_links = (before.taps, before.all_addresses, before.on_taps)
+            if of_links == (now.taps, now.all_addresses, now.on_taps):
                 rules = self._netlink.rules() if _has_rules(now) else ()
                 return replace(actual, routes=self._routes(now), settings=self._values(now), rules=rules)
         return self.read(now)
@@ -238,7 +245,7 @@ class KeptState:
 
 
 def _has_rules(wanted: Wanted) -> bool:
-    return bool(wanted.rules or wanted.uplinks or wanted.shares)
+    return bool(wanted.rules or wanted.uplinks or wanted.shares or wanted.mptcp)
 
 
 def family_of(network: Network) -> int:

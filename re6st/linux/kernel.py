@@ -266,6 +266,16 @@ class Kernel:
         self.state.want(replace(self.state.wanted, shares=rules))
         return self._put(rules, self._netlink.rules() if rules else ())
 
+    async def lead_mptcp(self, things: tuple[Placed | KernelRule, ...]) -> list[Fault]:
+        """Have these addresses and rules of MPTCP, and no others; what keeps one away is returned.
+
+        Raises NetlinkError when much changes meanwhile: the caretaker puts there what is missing then.
+        """
+        if not things and not self.state.wanted.mptcp:
+            return []
+        self.state.want(replace(self.state.wanted, mptcp=things))
+        return [fault for fault in self.state.put_back() if fault.trouble and fault.thing in things]
+
     def _put(
         self, things: Iterable[KernelRoute | KernelRule], there: Container[KernelRoute | KernelRule]
     ) -> list[Fault]:
@@ -369,9 +379,11 @@ class Kernel:
         before, now = left(actual, plans, kept)
         self.state.wanted = before
         gone = self.state.want(now)
-        removed = [thing.what for thing in gone if thing not in before.uplinks]
-        if of_uplinks := len(gone) - len(removed):
+        removed = [thing.what for thing in gone if thing not in before.uplinks and thing not in before.mptcp]
+        if of_uplinks := sum(thing in before.uplinks for thing in gone):
             removed.append(f"{of_uplinks} routes and rules of uplinks")
+        if of_mptcp := sum(thing in before.mptcp for thing in gone):
+            removed.append(f"{of_mptcp} addresses and rules of MPTCP")
         if count := detour_routes.clear(self._netlink):
             removed.append(f"{count} routes around dead links, over one line, or out of the second plane's table")
         # Of planes beside the main one nothing is gone on with.

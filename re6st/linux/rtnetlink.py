@@ -24,7 +24,7 @@ from re6st.core.machine.wanted_state import (
 )
 from re6st.linux.netlink import NetlinkError, NetlinkSocket, malformed, pack_attribute, read_attributes, unpack
 
-IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x200
+IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x20, 0x40, 0x200
 RT_SCOPE_UNIVERSE, _RT_SCOPE_NOWHERE = 0, 255
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h
@@ -38,7 +38,9 @@ _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_STATS64 = 1, 3, 4, 18, 1, 23
 _IFLA_MASTER = 10
 _SENT = struct.Struct("=24xQ")  # struct rtnl_link_stats64: packets in and out, bytes in, bytes out
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
+_LIFETIME = struct.Struct("=IIII")  # struct ifa_cacheinfo: seconds for which it is preferred, and valid; two times
+_FOREVER = 0xFFFFFFFF
 _NDA_DST, _NDA_LLADDR, _NTF_USE = 1, 2, 0x01
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 2, 4, 5, 6, 7, 15
 _RTA_VIA, _VIA = 18, struct.Struct("=H")
@@ -251,6 +253,9 @@ def _family(ip: Address | Network) -> int:
 def _address(ip: Address, length: int, index: int, flags: int) -> bytes:
     attributes = pack_attribute(_IFA_LOCAL, ip.packed) + pack_attribute(_IFA_ADDRESS, ip.packed)
     attributes += pack_attribute(_IFA_FLAGS, _U32.pack(flags))  # the header has room for eight
+    if flags & IFA_F_DEPRECATED:
+        # By the flag the kernel only tells of it; this is how it is told.
+        attributes += pack_attribute(_IFA_CACHEINFO, _LIFETIME.pack(0, _FOREVER, 0, 0))
     return _ADDRESS.pack(_family(ip), length, flags & 0xFF, RT_SCOPE_UNIVERSE, index) + attributes
 
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
+from re6st.linux.generic_netlink import HEAD, PROTOCOL, family
 from re6st.linux.netlink import NetlinkError, NetlinkSocket, malformed, pack_attribute, read_attributes, unpack
 from re6st.linux.rtnetlink import Netlink
 from re6st.linux.wireguard import NoWireGuard, WireGuardError, need_port
 
 KIND = "wireguard"
 
-# linux/netlink.h, linux/genetlink.h
-_GENERIC, _CONTROL, _NESTED = 16, 16, 0x8000
-_GETFAMILY, _FAMILY_ID, _FAMILY_NAME = 3, 1, 2
-_HEAD = struct.Struct("=BBxx")  # command, version
+_NESTED = 0x8000  # linux/netlink.h
 # linux/wireguard.h
 _GET, _SET, _VERSION = 0, 1, 1
 _IFINDEX, _PRIVATE_KEY, _FLAGS, _LISTEN_PORT, _MARK, _PEERS, _REPLACE_PEERS = 1, 3, 5, 6, 7, 8, 1
@@ -43,11 +40,11 @@ class KernelWireGuard:
     def __init__(self, netlink: Netlink) -> None:
         self._netlink = netlink
         try:
-            self._socket = NetlinkSocket(_GENERIC)
+            self._socket = NetlinkSocket(PROTOCOL)
         except OSError as error:
             raise NoWireGuard(f"the kernel has no generic netlink ({error.strerror})") from None
         try:
-            self._family = _family(self._socket)  # this also loads the module
+            self._family = family(self._socket, KIND)  # this also loads the module
         except OSError as error:
             self._socket.close()
             why = "has no module wireguard" if error.errno == errno.ENOENT else f"does not tell ({error.strerror})"
@@ -96,7 +93,7 @@ class KernelDevice:
 
     async def state(self) -> LinkState:
         """What it is like now. Raises WireGuardError."""
-        body = _HEAD.pack(_GET, _VERSION) + pack_attribute(_IFINDEX, _U32.pack(self._index))
+        body = HEAD.pack(_GET, _VERSION) + pack_attribute(_IFINDEX, _U32.pack(self._index))
         try:
             return decode(self._socket.dump(self._family, body))
         except OSError as error:
@@ -131,7 +128,7 @@ def encode(index: int, config: LinkConfig, before: bytes = b"") -> bytes:
     if instead:
         peers += _nested(0, pack_attribute(_PEER_KEY, before) + pack_attribute(_PEER_FLAGS, _U32.pack(_PEER_REMOVE)))
     return (
-        _HEAD.pack(_SET, _VERSION)
+        HEAD.pack(_SET, _VERSION)
         + pack_attribute(_IFINDEX, _U32.pack(index))
         + pack_attribute(_PRIVATE_KEY, config.secret)
         + pack_attribute(_LISTEN_PORT, _U16.pack(config.port))
@@ -145,8 +142,8 @@ def decode(answers: list[bytes]) -> LinkState:
     """What the kernel tells of an interface. Raises NetlinkError."""
     port, peer = 0, dict[int, bytes]()
     for body in answers:
-        unpack(_HEAD, body)
-        for kind, value in read_attributes(body[_HEAD.size :]):
+        unpack(HEAD, body)
+        for kind, value in read_attributes(body[HEAD.size :]):
             if kind == _LISTEN_PORT:
                 port = _field(_U16, value)[0]
             elif kind == _PEERS:
@@ -156,15 +153,6 @@ def decode(answers: list[bytes]) -> LinkState:
     (received,), (sent,) = (_field(_U64, peer.get(kind, bytes(8))) for kind in (_PEER_RECEIVED, _PEER_SENT))
     handshake, endpoint = seconds + nanoseconds / 1e9, _decode_endpoint(peer.get(_PEER_ENDPOINT, b""))
     return LinkState(port, peer.get(_PEER_KEY, b""), handshake or None, endpoint, received, sent)
-
-
-def _family(own: NetlinkSocket) -> int:
-    """The number that the family has on this kernel. Raises NetlinkError, OSError."""
-    body = _HEAD.pack(_GETFAMILY, 1) + pack_attribute(_FAMILY_NAME, KIND.encode() + b"\0")
-    for _, answer in own.request(_CONTROL, body):
-        number = dict(read_attributes(answer[_HEAD.size :])).get(_FAMILY_ID, b"")
-        return int(_field(_U16, number)[0])
-    raise NetlinkError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def _nested(kind: int, value: bytes) -> bytes:

@@ -21,6 +21,7 @@ from re6st.linux.kernel import Kernel
 from re6st.noded import multicast
 from re6st.noded.babeld_sysctls import BabeldSysctls
 from re6st.noded.hooks import Hooks
+from re6st.noded.mptcp_settings import MptcpSettings
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.router_advertisements import Advertisements
 from re6st.service import run_names, rundir
@@ -77,6 +78,9 @@ async def remove(run: Path, plans: Sequence[AddressPlan] = ()) -> list[str]:
     removed = [f"process {pid}" for pid in ended]
     await Hooks((), (), {}, run).clear()
     await PacketFilter().close()
+    mptcp = MptcpSettings(run / run_names.MPTCP)
+    mptcp.recall()
+    mptcp.undo()
     with closing(Kernel()) as kernel:
         removed += await kernel.clear({*noted(run), *plans})
     sysctls = BabeldSysctls(run / run_names.BABELD_SYSCTLS)

@@ -107,6 +107,8 @@ class ShareMachine:
     routes: LineRoutes
     nft: ShareTable | None
     interfaces: Path = interface_counters.INTERFACES
+    apart: IPv6Network | None = None
+    """What has such a source goes over a certain line anyway (noded/mptcp.py)."""
 
 
 class LineShares:
@@ -239,7 +241,7 @@ class LineShares:
         if len(names) < 2:
             return None
         by_slot = {slot: tuple(names[slot]) for slot in sorted(names)}
-        return ShareRules(self._network, self._subnet, by_slot, self._bulk_apart())
+        return ShareRules(self._network, self._subnet, by_slot, self._bulk_apart(), self._machine.apart)
 
     def _is_there(self, nft: ShareTable, now: float) -> bool:
         """Whether our table is: others may remove it, as by `nft flush ruleset`."""

@@ -30,6 +30,7 @@ from re6st.noded.kernel_care import KernelCare
 from re6st.noded.line_shares import LineShares
 from re6st.noded.link_capacities import LinkCapacities
 from re6st.noded.log_stream import LogStream
+from re6st.noded.mptcp import Mptcp
 from re6st.noded.options_in_use import options_in_use
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
@@ -77,8 +78,24 @@ class Watchers:
     care: KernelCare
     dead_links: DeadLinks
     bulk: BulkRooms
+    lines: LineRooms
+
+
+@dataclass(frozen=True, slots=True)
+class LineRooms:
+    """The rooms of the machine's lines to the Internet."""
+
     uplinks: Uplinks
     shares: LineShares
+    mptcp: Mptcp
+
+    def record(self) -> Record:
+        """For the operator."""
+        return {**self.uplinks.record(), "sharing": self.shares.record(), "mptcp": self.mptcp.record()}
+
+    def problems(self) -> list[str]:
+        """What is wrong, in words."""
+        return [*self.uplinks.problems(), *filter(None, [self.mptcp.problem()])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +145,7 @@ class Observer:
         self._care = watchers.care
         self._dead_links = watchers.dead_links
         self._bulk = watchers.bulk
-        self._uplinks = watchers.uplinks
-        self._shares = watchers.shares
+        self._lines = watchers.lines
         self._log = LogStream(verbosity)
         self._started = time.monotonic()
         self._operations: Mapping[str, Callable[[_Arguments], Record]] = {
@@ -186,7 +202,7 @@ class Observer:
                 likely_refused=self._registry.likely_refused,
                 others=[
                     *self._guard.problems(),
-                    *self._uplinks.problems(),
+                    *self._lines.problems(),
                     *filter(
                         None,
                         [self._bulk.problem(), self._registry.clock_problem(), None if up else self._families()],
@@ -278,7 +294,7 @@ class Observer:
             "mesh": {**report.counts(self._mesh), "clients_served": self._event_log.counts["client-up"]},
             "links": self._dead_links.record(),
             "bulk": self._bulk.record(effective.planes),
-            "uplinks": self._lines(),
+            "uplinks": self._lines.record(),
             "packet_filter": {
                 "active": self._filter.active,
                 "missing": sorted(part.value for part in self._filter.missing),
@@ -302,10 +318,7 @@ class Observer:
 
     def _list_uplinks(self, given: _Arguments) -> Record:
         given.end()
-        return self._lines()
-
-    def _lines(self) -> Record:
-        return {**self._uplinks.record(), "sharing": self._shares.record()}
+        return self._lines.record()
 
     def _neighbours(self, given: _Arguments) -> Record:
         given.end()
@@ -326,7 +339,7 @@ class Observer:
             "late": self._routing.babel.late,
             "reachable": peers,
             "by_capacity": self._bulk.reached(),
-            "uplinks": self._uplinks.states(),
+            "uplinks": self._lines.uplinks.states(),
             "claims": self._guard.record(),
         }
 

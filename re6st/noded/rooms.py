@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from ipaddress import IPv6Network
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,8 @@ from re6st.noded.known_peers import KnownPeers
 from re6st.noded.line_shares import LineShares, ShareMachine, TunnelLines
 from re6st.noded.link_capacities import LinkCapacities
 from re6st.noded.mesh_driver import MeshDriver
+from re6st.noded.mptcp import Mptcp
+from re6st.noded.mptcp_settings import MptcpSettings
 from re6st.noded.network_addresses import NetworkAddresses
 from re6st.noded.news import (
     AddressTeller,
@@ -59,7 +62,7 @@ from re6st.noded.news import (
     Whereabouts,
 )
 from re6st.noded.no_links import NoLinks
-from re6st.noded.observer import BulkRooms, MeshRooms, Observer, Watchers
+from re6st.noded.observer import BulkRooms, LineRooms, MeshRooms, Observer, Watchers
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.peer_cache import Cache
@@ -124,6 +127,7 @@ class MachineRooms:
     """What carries WireGuard links here; the configuration in force has none where nothing does."""
     lacking: str
     """Why nothing does, if they are wanted."""
+    mptcp: MptcpSettings
 
     @classmethod
     async def of(cls, base: Base) -> MachineRooms:
@@ -145,12 +149,14 @@ class MachineRooms:
             in_force=InForce(effective),
             wireguard=wireguard,
             lacking=lacking,
+            mptcp=MptcpSettings(config.run / run_names.MPTCP),
         )
 
     async def clear_up(self) -> None:
         """End the user's commands, and take away what was added."""
         await self.hooks.stop()
         await self.packet_filter.close()
+        self.mptcp.undo()
         await self.kernel.undo({*self.addresses.wanted, *self.addresses.former})
         self.sysctls.undo()
         self.advertisements.undo()
@@ -159,6 +165,7 @@ class MachineRooms:
         """End the user's commands, and leave all else to the next daemon."""
         await self.hooks.stop()
         await self.packet_filter.hand_over()
+        self.mptcp.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +183,7 @@ class Rooms:
     tunnels: Tunnels
     uplinks: Uplinks
     shares: LineShares
+    mptcp: Mptcp
     links: WireGuard | None
     losses: LossWatch
     dead_links: DeadLinks
@@ -246,7 +254,9 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
 
     throughput.changed, throughput.watch = capacities.follow, look_beside
     news = DeadLinkNews(driver, choice)
-    shares = _shares(base, machine, routing, throughput, TunnelLines(choice, tunnels.links))
+    network, own_prefix = base.identity.trust.network, base.identity.prefix
+    mptcp = Mptcp(network, own_prefix, choice.up, machine.kernel, machine.mptcp, on=config.mptcp)
+    shares = _shares(base, machine, routing, throughput, TunnelLines(choice, tunnels.links), mptcp.apart)
     dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, event_log)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
@@ -255,7 +265,13 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         in_force,
         MeshRooms(mesh, routing, tunnels, own, known.addresses, event_log),
         Watchers(
-            base.client, guard, machine.packet_filter, care, dead, BulkRooms(throughput, capacities), uplinks, shares
+            base.client,
+            guard,
+            machine.packet_filter,
+            care,
+            dead,
+            BulkRooms(throughput, capacities),
+            LineRooms(uplinks, shares, mptcp),
         ),
         config.verbosity,
     )
@@ -278,6 +294,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         tunnels=tunnels,
         uplinks=uplinks,
         shares=shares,
+        mptcp=mptcp,
         links=links,
         losses=LossWatch(tunnels, driver.event),
         dead_links=dead,
@@ -413,12 +430,17 @@ def _dead_links(
 
 
 def _shares(
-    base: Base, machine: MachineRooms, routing: RoutingPlane, throughput: Throughput, lines: TunnelLines
+    base: Base,
+    machine: MachineRooms,
+    routing: RoutingPlane,
+    throughput: Throughput,
+    lines: TunnelLines,
+    apart: IPv6Network | None,
 ) -> LineShares:
     kernel, nft = machine.kernel, None
     with suppress(MissingProgram):  # the packet filter has said so
         nft = Nft()
-    means = ShareMachine(lines, kernel, kernel.shares, nft)
+    means = ShareMachine(lines, kernel, kernel.shares, nft, apart=apart)
     network, own = base.identity.trust.network, base.identity.prefix
     return LineShares(network, own, routing, means, lambda: throughput.plane is not None)
 

@@ -99,6 +99,8 @@ class Config:
     """Peers are reached by these, in turn."""
     uplinks: tuple[UplinkOption, ...] = ()
     """The lines to the Internet (--uplink); none: those that have a default route."""
+    mptcp: bool = False
+    """One connection uses all lines, by subflows of MPTCP."""
     wireguard: bool = False
     """Tunnels become WireGuard links where both ends can have them."""
     wireguard_asked: bool = True

@@ -46,8 +46,8 @@ def uplink_lines(uplinks: Answer, now: float, width: int | None) -> list[Line]:
     lines += [
         line(Span(f"{each['name']}: {each['problem']}", "warning")) for each in uplinks["lines"] if each["problem"]
     ]
-    said = [usage(uplinks), *([text] if (text := sharing(uplinks)) else [])]
-    return lines + [line(Span(each, "dim")) for each in said]
+    said = [usage(uplinks), sharing(uplinks), subflows(uplinks)]
+    return lines + [line(Span(each, "dim")) for each in said if each]
 
 
 def usage(uplinks: Answer) -> str:
@@ -69,6 +69,19 @@ def sharing(uplinks: Answer) -> str:
     placed = [f"{of['groups']} over {name}" for name, of in found["lines"].items() if of["groups"]]
     now = f"now {', '.join(placed)}" if placed else "none is full now"
     return f"What this node sends goes over all of them once one is full (groups of connections: {now})."
+
+
+def subflows(uplinks: Answer) -> str:
+    """How one connection uses them, in words; empty where it does not, and need not."""
+    found = uplinks.get("mptcp", {})
+    if found.get("trouble"):
+        return f"One connection has one line, as MPTCP cannot be used: {found['trouble']}"
+    if not found.get("wanted"):
+        return ""
+    if not found["active"]:
+        return "One connection of MPTCP uses all lines of the other end; here there is one to choose from."
+    of_lines = (f"{name} {', '.join(by_use.values())}" for name, by_use in found["lines"].items())
+    return f"One connection of MPTCP uses all of them, by the addresses of its subflows: {'; '.join(of_lines)}."
 
 
 def summary(uplinks: Answer) -> str:

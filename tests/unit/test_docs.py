@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 MAINS = {"re6stnet": node.main, "re6st-conf": conf.main, "re6st-registry": registry.main, "re6st-status": status.main}
 SYSTEM = {
-    *("adduser", "apt", "cd", "cp", "curl", "echo", "git", "ip", "journalctl", "modprobe", "mv", "openssl", "ping"),
-    *("pip", "printf", "rm", "socat", "ss", "ssh", "systemctl"),
+    *("adduser", "apt", "cd", "cp", "curl", "echo", "git", "ip", "journalctl", "modprobe", "mptcpize"),
+    *("mv", "openssl", "ping", "pip", "printf", "rm", "socat", "ss", "ssh", "systemctl"),
 }
 """Programs of other packages that commands in the documentation use; every other one is a mistake."""
 UNIT_WORDS = {"enable", "disable", "start", "stop", "restart", "reload", "status", "is-active"}

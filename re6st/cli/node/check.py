@@ -33,6 +33,7 @@ from re6st.core.wire.params import Parameters, ParamsError, check_version, versi
 from re6st.core.words import moment
 from re6st.keys import pki
 from re6st.linux.kernel import Kernel
+from re6st.linux.mptcp_netlink import NoMptcp, need_mptcp
 from re6st.linux.process import MissingProgram, find_program
 from re6st.linux.router_settings import router_settings
 from re6st.noded import multicast, pem_files
@@ -266,6 +267,7 @@ def _machine(config: Config) -> Check:
         except MissingProgram as error:
             yield Finding("fail", "program", str(error).rstrip("."))
     yield from _uplinks(config)
+    yield from _mptcp(config)
     yield from kernel_findings.interface(config.main_interface, INTERFACES)
     for name in config.lan:  # they may appear later
         if not (INTERFACES / name).exists():
@@ -285,6 +287,15 @@ def _uplinks(config: Config) -> Check:
     for uplink in find(config.uplinks, seen):
         if uplink.problem:
             yield Finding("warn", "uplink", f"--uplink {uplink.name}: {uplink.problem}", "it is used when it is there")
+
+
+def _mptcp(config: Config) -> Check:
+    """Whether the kernel does what --mptcp is for; the node works without."""
+    if config.mptcp:
+        try:
+            need_mptcp()
+        except NoMptcp as error:
+            yield Finding("warn", "mptcp", f"--mptcp: {error}", "one connection uses one line until then")
 
 
 def _opened(path: Path) -> Check:

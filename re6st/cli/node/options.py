@@ -123,6 +123,12 @@ def parser() -> OptionParser:
     )
     uplink_option.add_option(mesh)
     mesh.add_argument(
+        "--mptcp",
+        action="store_true",
+        help="have one connection use all lines, where both ends speak MPTCP: set the kernel's endpoints and limits for"
+        " programs that ask for it, or run under mptcpize",
+    )
+    mesh.add_argument(
         "--client",
         metavar="HOST,PORT,PROTO;...",
         help="run no server, and open one tunnel, to the first of these servers that answers",
@@ -263,6 +269,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         multicast=args.multicast,
         remote_gateways=tuple(_gateway(p, text) for text in args.remote_gateway),
         uplinks=_uplinks(p, args),
+        mptcp=args.mptcp,
         bulk=bulk_options.bulk_of(p, args.bulk),
         probe=not args.no_probe,
         remotes=remotes,

@@ -37,6 +37,8 @@ class ShareRules:
     """By slot: the interfaces of the tunnels that go over a line."""
     bulk_apart: bool = False
     """Bulk traffic has a plane of its own, and is left to that."""
+    apart: IPv6Network | None = None
+    """The part of the subnet whose packets go over a certain line anyway; see mptcp.py."""
 
 
 def kernel_rules(rules: ShareRules) -> tuple[KernelRule, ...]:
@@ -129,5 +131,6 @@ def _counting(rules: ShareRules) -> Iterator[str]:
 
 
 def _own(rules: ShareRules) -> str:
-    ends = f"ip6 saddr {rules.subnet} ip6 daddr {rules.network} ip6 daddr != {rules.subnet}"
+    apart = "" if rules.apart is None else f"ip6 saddr != {rules.apart} "
+    ends = f"ip6 saddr {rules.subnet} {apart}ip6 daddr {rules.network} ip6 daddr != {rules.subnet}"
     return f"{ends} meta l4proto {{ tcp, udp, sctp, dccp, udplite }}"

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network, ip_interface
 
 from re6st.core import interfaces
-from re6st.core.machine import share_numbers, uplink_numbers
+from re6st.core.machine import mptcp_numbers, share_numbers, uplink_numbers
 from re6st.core.routing import planes
 from re6st.core.routing.claims import link_local
 
@@ -121,6 +121,8 @@ class Placed:
     length: int
     interface: str
     routed: bool = True
+    deprecated: bool = False
+    """Only packets of programs that choose it have it as source; for IPv6."""
 
     @property
     def what(self) -> str:
@@ -187,7 +189,7 @@ class KernelRule:
         return f"rule {self.priority}"
 
     def __str__(self) -> str:
-        if self.priority in uplink_numbers.PRIORITIES or self.priority in share_numbers.PRIORITIES:
+        if any(self.priority in of.PRIORITIES for of in (uplink_numbers, share_numbers, mptcp_numbers)):
             return f"the rule {self.priority} for {f'mark {self.mark:#x}' if self.mark else self.source}"
         return f"the rule {self.priority} for packets of class {self.traffic_class:#04x}"
 
@@ -196,6 +198,11 @@ Thing = Tap | Placed | KernelRoute | KernelRule
 """What can be removed."""
 Property = Setting | Mtu
 """What goes with an interface, or stays as it is."""
+
+
+def mptcp_address(ip: Address) -> Placed:
+    """A further address of ours, for subflows of MPTCP (mptcp.py)."""
+    return Placed(ip, ip.max_prefixlen, "lo", routed=False, deprecated=True)
 
 
 def host_route(ip: IPv4Address, gateway: IPv4Address) -> KernelRoute:
@@ -234,11 +241,19 @@ class Wanted:
     """What leads packets out by one uplink or the other; see uplinks.py."""
     shares: tuple[KernelRule, ...] = ()
     """Which of our own packets go by the table of one line; see share_rules.py."""
+    mptcp: tuple[Placed | KernelRule, ...] = ()
+    """Further addresses of ours, and what leads packets from there; see mptcp.py."""
 
     @property
     def things(self) -> tuple[Thing, ...]:
         # An interface takes its addresses along.
-        return (*map(Tap, self.taps), *self.addresses, *self.routes, *self.rules, *self.uplinks, *self.shares)
+        given = (*self.addresses, *self.routes, *self.rules, *self.uplinks, *self.shares, *self.mptcp)
+        return (*map(Tap, self.taps), *given)
+
+    @property
+    def all_addresses(self) -> tuple[Placed, ...]:
+        """Those of `addresses` and `mptcp`."""
+        return (*self.addresses, *(each for each in self.mptcp if isinstance(each, Placed)))
 
     @property
     def all_settings(self) -> tuple[Setting, ...]:
@@ -367,7 +382,7 @@ def missing(wanted: Wanted, actual: Actual, met: Collection[str] = ()) -> Iterat
     yield from (Mtu(name, right) for name, right, mtu in mtus if right is not None and right != mtu)
     # One that has another length is one of the user's, who may.
     there = {(each.ip, each.interface) for each in actual.addresses}
-    for placed in wanted.addresses:
+    for placed in wanted.all_addresses:
         link = actual.links.get(placed.interface)
         if link is None:
             yield Fault(placed, f"there is no interface {placed.interface}")
@@ -383,7 +398,8 @@ def missing(wanted: Wanted, actual: Actual, met: Collection[str] = ()) -> Iterat
     yield from _link_locals({name: link for name, link in taps.items() if up[name].link_local is None}, actual)
     routes = {(each.destination, each.type) for each in actual.routes}
     yield from (each for each in wanted.routes if (each.destination, each.type) not in routes)
-    yield from (each for each in (*wanted.rules, *wanted.shares) if each not in actual.rules)
+    of_mptcp = (each for each in wanted.mptcp if isinstance(each, KernelRule))
+    yield from (each for each in (*wanted.rules, *wanted.shares, *of_mptcp) if each not in actual.rules)
     of_uplinks = {*actual.routes, *actual.rules} if wanted.uplinks else frozenset[Thing]()
     yield from (each for each in wanted.uplinks if each not in of_uplinks)
 
@@ -399,7 +415,7 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
 
     If anything is `kept`, the traffic needs our address and the unreachable routes, which are in neither and stay.
     Rules stay too: without them packets that neighbours send by the throughput plane could come back to these, and
-    tunnels that are bound to an uplink would leave it.
+    tunnels that are bound to an uplink would leave it. So do the addresses of subflows, which would end with them.
     """
     # A babeld that runs on would not notice that an interface went, if another came at once.
     tunnels = (name for name, link in actual.links.items() if link.kind in TUNNEL_KINDS)
@@ -413,17 +429,30 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     networks = () if kept is not None else {network for plan in plans for network in plan.unreachable}
     nowhere = (each for each in actual.routes if each.type == RTN_UNREACHABLE and each.destination in networks)
     routes = tuple(each for each in to_peers if str(each.destination.network_address) in hosts)
-    others = (each for each in actual.rules if each.priority not in uplink_numbers.PRIORITIES)
+    bound = (uplink_numbers.PRIORITIES, mptcp_numbers.PRIORITIES)
+    others = (each for each in actual.rules if not any(each.priority in of for of in bound))
     # What goes over which line is found anew: meanwhile all goes as babel says.
     shares = tuple(each for each in actual.rules if each.priority in share_numbers.PRIORITIES)
     rules = tuple(each for each in others if each not in shares)
     leading = tuple(each for each in actual.rules if each.priority in uplink_numbers.PRIORITIES)
     uplinks: tuple[KernelRoute | KernelRule, ...] = (*out, *leading)
-    found = Wanted(tuple(addresses), (*nowhere, *to_peers), taps, rules=rules, uplinks=uplinks, shares=shares)
+    mptcp = _left_of_mptcp(actual, plans)
+    found = Wanted(
+        tuple(addresses), (*nowhere, *to_peers), taps, rules=rules, uplinks=uplinks, shares=shares, mptcp=mptcp
+    )
     if kept is None:
         return found, Wanted()
     taps = dict.fromkeys(filter(kept.keeps, taps))
-    return found, Wanted(routes=routes, taps=taps, rules=rules, uplinks=uplinks)
+    return found, Wanted(routes=routes, taps=taps, rules=rules, uplinks=uplinks, mptcp=mptcp)
+
+
+def _left_of_mptcp(actual: Actual, plans: Collection[AddressPlan]) -> tuple[Placed | KernelRule, ...]:
+    """What lets one connection use several lines."""
+    subnets = (ip_interface((plan.address, plan.length)).network for plan in plans)
+    rooms = [mptcp_numbers.reserved(each) for each in subnets if isinstance(each, IPv6Network)]
+    there = (each.ip for each in actual.addresses if each.interface == "lo" and isinstance(each.ip, IPv6Address))
+    addresses = (mptcp_address(ip) for ip in there if any(room is not None and ip in room for room in rooms))
+    return (*addresses, *(each for each in actual.rules if each.priority in mptcp_numbers.PRIORITIES))
 
 
 def _link_locals(taps: Mapping[str, KernelLink], actual: Actual) -> Iterator[Placed]:

@@ -30,6 +30,7 @@ from re6st.linux.wireguard import NoWireGuard
 from re6st.noded.babeld_sysctls import BabeldSysctls
 from re6st.noded.first_peer import FirstPeer
 from re6st.noded.hooks import Hooks
+from re6st.noded.mptcp_settings import MptcpSettings
 from re6st.noded.network_addresses import NetworkAddresses
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
@@ -83,6 +84,7 @@ def live(
                 InForce(effective),
                 wireguard=None,
                 lacking="",
+                mptcp=MptcpSettings(run / "mptcp"),
             )
             async with Tasks() as tasks:
                 await steps(build(base, machine, Found(), Left(), tasks), base)

@@ -86,3 +86,15 @@ def test_how_connections_are_spread_over_lines() -> None:
     assert paint(uplink_lines({**UPLINKS, "sharing": {**sharing, "trouble": "no nft"}}, NOW, None))[-1].endswith(
         "not spread over them: no nft"
     )
+
+
+def test_how_one_connection_uses_several_lines() -> None:
+    def last(**found: object) -> str:
+        record = {"wanted": True, "active": True, "trouble": "", "lines": {}, **found}
+        return paint(uplink_lines({**UPLINKS, "mptcp": record}, NOW, None))[-1]
+
+    lines = {"fibre": {"opening": "2001:db8::fe01", "announced": "2001:db8::fe11"}}
+    assert last(lines=lines).endswith("by the addresses of its subflows: fibre 2001:db8::fe01, 2001:db8::fe11.")
+    assert last(active=False).startswith("One connection of MPTCP uses all lines of the other end")
+    assert last(trouble="no MPTCP") == "One connection has one line, as MPTCP cannot be used: no MPTCP"
+    assert "MPTCP" not in last(wanted=False, active=False)

@@ -20,6 +20,7 @@ from re6st.cli.node.main import main
 from re6st.core.prefix import Prefix
 from re6st.core.wire.params import Parameters, make_version
 from re6st.linux import disk
+from re6st.linux.mptcp_netlink import NoMptcp
 from re6st.noded.peer_cache import Cache
 from re6st.noded.successor import WHETHER_READY
 from re6st.view.findings import Finding
@@ -286,6 +287,21 @@ def test_who_asks_before_it_hands_over_is_told_what_would_keep_the_next_one_from
     options += ["--main-interface", "nothing0"]
     (world.directory / "cert.key").chmod(0o644)
     assert main(options) == (78 if fault else 0)
+
+
+def test_a_kernel_without_mptcp_is_a_warning(world: World, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.remember()
+
+    def lacks() -> None:
+        raise NoMptcp("it is switched off: sysctl net.mptcp.enabled=1")
+
+    monkeypatch.setattr("re6st.cli.node.check.need_mptcp", lacks)
+    assert check()[2] == [], "nobody asked for it"
+    status, _, said = check("--mptcp")
+    assert status == 0
+    assert said == [
+        "warning: --mptcp: it is switched off: sysctl net.mptcp.enabled=1 -> one connection uses one line until then"
+    ]
 
 
 def test_a_line_to_the_internet_that_is_not_there_is_a_warning(world: World, check: Check) -> None:

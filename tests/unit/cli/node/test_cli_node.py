@@ -269,6 +269,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--run", "/var/log/x/", "--log", "/var/log/x"], "argument --run: /var/log/x is also the directory of --log"),
     (["--check=1"], "argument --check: ignored explicit argument '1'"),
     (["--no-probe=x"], "argument --no-probe: ignored explicit argument"),
+    (["--mptcp=2"], "argument --mptcp: ignored explicit argument"),
     (["--uplink", "a b"], "argument --uplink: 'a b': 'a b' is not a name of 1 to 15 letters"),
     (["--uplink", ""], "argument --uplink: '': '' is not a name"),
     (["--uplink", "a,speed=3"], "'speed=3' is not dev=IF, gateway=IP, down=MBIT, up=MBIT or metered"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from ipaddress import IPv6Network
 
 import pytest
@@ -41,6 +42,13 @@ def test_buckets_get_the_mark_of_their_line_and_all_others_none() -> None:
     assert place.endswith("vmap { 5 : goto to_1, 9 : goto to_3 }"), "there is no line 2"
     assert chain(text, "to_3") == [f"meta mark set meta mark & 0xf0ffffff | {share_numbers.mark(3):#010x}"]
     assert chain(ruleset(RULES, {}), "place") == []
+
+
+def test_what_goes_over_a_certain_line_by_its_source_is_neither_placed_nor_counted() -> None:
+    apart = IPv6Network("2001:db8:42:7:ffff:ffff:ffff:fe00/120")
+    text = ruleset(replace(RULES, apart=apart), {5: 1})
+    for name in ("sent_here", "from_subnet", "going_out"):
+        assert f"ip6 saddr {SUBNET} ip6 saddr != {apart} ip6 daddr {NETWORK} " in chain(text, name)[1]
 
 
 def test_what_is_placed_can_change_alone() -> None:

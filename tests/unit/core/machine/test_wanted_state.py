@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from hypothesis import given
 from hypothesis import strategies as st
 
+from re6st.core.machine import mptcp
 from re6st.core.machine.share_rules import ShareRules, kernel_rules
 from re6st.core.machine.uplinks import Uplink, WayOut, things
 from re6st.core.machine.wanted_state import (
@@ -50,6 +51,7 @@ GATEWAYS = (IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2"))
 HOSTS = tuple(IPv4Address(f"192.0.2.{number}") for number in range(3))
 TAPS = ("re6stnet1", "re6stnet2", "re6stnet-tcp")
 SHARES = ShareRules(NET6, IPv6Network("2001:db8:42:1::/64"), {1: ("re6stnet1",), 2: ("re6stnet2",)})
+ROOM = IPv6Network("2001:db8:42:1:ffff:ffff:ffff:fe00/120")
 LINES = {
     number: Uplink(f"line{number}", "eth0", 2, (IPv4Address(f"192.168.{number}.5"),), {4: WayOut(gateway)})
     for number, gateway in enumerate(GATEWAYS, 1)
@@ -143,6 +145,7 @@ def wanted_states(draw: st.DrawFn) -> Wanted:
         rules=draw(st.sampled_from(((), bulk_rules(NET6)))),
         uplinks=draw(st.sampled_from(((), things(LINES), things({1: LINES[1]}), things({2: LINES[1], 1: LINES[2]})))),
         shares=draw(st.sampled_from(((), kernel_rules(SHARES)))),
+        mptcp=draw(st.sampled_from(((), mptcp.things(ROOM, NET6, {1, 2}), mptcp.things(ROOM, NET6, {2, 3})))),
     ).with_plans(draw(st.lists(st.sampled_from(PLANS), unique=True)), draw(st.sampled_from(("lo", "eth0", "br0"))))
 
 
@@ -184,7 +187,7 @@ def test_it_has_what_is_wanted_and_what_others_made_whatever_was_wanted_before(
         on = {(each.ip, each.interface) for each in machine.things if isinstance(each, Placed)}
         for placed in now.addresses:
             assert (placed in absent) != ((placed.ip, placed.interface) in on)
-        assert {*now.routes, *now.uplinks, *now.shares} <= machine.things
+        assert {*now.routes, *now.uplinks, *now.shares, *now.mptcp} <= machine.things
         for name, up in now.taps.items():
             link = machine.links[name]
             assert up is None or (link.up and up.mtu in (None, link.mtu))
@@ -226,6 +229,7 @@ def test_a_daemon_that_takes_over_leaves_what_the_traffic_needs(
     # It wants the same addresses as the one before, so that nothing of that is touched.
     before = set(machine.things)
     again = replace(now, addresses=wanted.addresses, routes=wanted.routes, on_taps=wanted.on_taps)
+    assert set(now.mptcp) == set(wanted.mptcp), "no subflow ends"
     assert set(now.uplinks) == set(wanted.uplinks), "what is bound to a line keeps to it"
     assert {thing for thing in surplus(now, again) if isinstance(thing, Placed)} == set()
     machine.follow(now, again)
