@@ -26,6 +26,7 @@ from re6st.core.prefix import Prefix, address, prefix_of, subnet
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.detours import Detour, LowestCosts, Way, detours, for_packets_of
 from re6st.core.routing.liveness import LEAST, QUIET, Liveness, LivenessFindings
+from re6st.core.routing.look_pace import LookPace
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.telemetry.report import Record
 from re6st.core.words import plural
@@ -140,6 +141,7 @@ class DeadLinks:
         self._event = event
         self._event_log = event_log
         self._clock = clock
+        self._pace = LookPace()
         self._active = False
         self._trouble = ""
         """Why links are not watched, as it was told."""
@@ -216,13 +218,14 @@ class DeadLinks:
         """Seconds until the next look."""
         pause = max(min(self.liveness.pause(now), self.losses.measured.pause(now)), LEAST)
         awaited = any(not proof.heard and now < proof.until for proof in self._proofs.values())
-        return min(pause, HASTE) if awaited else pause
+        return self._pace.pause(min(pause, HASTE) if awaited else pause, dying=awaited or self.liveness.dying)
 
     async def look(self, traffic: PacketCounters, echo: Asker) -> None:
         """Look once, and do what follows. Raises OSError."""
         for answer in echo.answers():
             self._answered(answer)
         now = self._clock()
+        self._pace.looked(now)
         if self._counts.follow(now, at_once=bool(self._detours), quiet=self.liveness.quiet and not self._counts.ended):
             self._costs = self._lowest.note(self._counts.costs, now)
         packets = self._counts.count(traffic, self.liveness)

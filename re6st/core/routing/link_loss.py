@@ -75,8 +75,10 @@ SILENT = 60.0
 """Seconds without an answer, after which it is not known any more that a link is lossy."""
 LIMIT = 200
 """Links that are measured."""
-EARLY = 0.001
-"""How much sooner than it is due something may be done."""
+EARLY, CALM_EARLY = 0.001, 0.03
+"""How much sooner than it is due something may be done; and a request that is none of a train."""
+AT_ONCE = 5
+"""Requests to one neighbour in one look, where looks are rarer than the requests of a train (look_pace.py)."""
 
 
 class Pace(Enum):
@@ -195,6 +197,14 @@ class _MeasuredLink:
         """Whether a train may begin."""
         return self.train is None and self.is_judged and self.pace is Pace.OFTEN and not self.is_rare
 
+    def requests_due(self, apart: float, now: float) -> int:
+        """How many are to go out now, where one goes out in so many seconds: some at once, where we look less often."""
+        early = EARLY if apart < CALM else CALM_EARLY
+        if not now >= self.asked + apart - early:
+            return 0
+        count = int(min((now - self.asked + EARLY) / apart, AT_ONCE)) if apart < CALM else 1
+        return max(1, count if self.proof is None else min(count, self.proof.left))
+
     def depart_or_arrive(self, now: float, *, missed: bool) -> None:
         """Begin or end a train, if it is time."""
         if self.train is None:
@@ -266,7 +276,7 @@ class LinkLoss:
         return sum(link.recent) / len(link.recent)
 
     def pause(self, now: float) -> float:
-        """Seconds until `look` has something to do, if nothing happens."""
+        """Seconds until `look` has something to do that does not wait for a look that comes anyway."""
         return max(self._due - now, 0.0)
 
     def asked(self, hop: NextHop, number: int, now: float) -> None:
@@ -305,12 +315,16 @@ class LinkLoss:
         for hop, link in self._links.items():
             trains += link.train is not None and now - link.train < ENOUGH
             apart = link.apart(now, trains=trains <= TRAINS)
-            if now >= link.asked + apart - EARLY:
-                wanted.append(hop)
-                link.asked, link.carries = now, False
+            if count := link.requests_due(apart, now):
+                wanted += [hop] * count
+                # One that goes out a bit early, or late, makes those after it no more frequent, nor rarer.
+                link.asked = now if apart < CALM else max(link.asked + apart, now - CALM_EARLY)
+                link.carries = False
                 if link.proof is not None:
-                    link.proof.left -= 1
-            self._due = min(self._due, link.asked + apart, link.overdue if link.may_depart else float("inf"))
+                    link.proof.left -= count
+            # What is asked now and then waits for the next look, which is soon where packets go out.
+            soon = link.asked + apart if apart < CALM else float("inf")
+            self._due = min(self._due, soon, link.overdue if link.may_depart else float("inf"))
         self.asked_for += len(wanted)
         return tuple(wanted)
 

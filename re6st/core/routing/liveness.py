@@ -25,6 +25,8 @@ SILENCE, MORE = 0.06, 0.05
 PROBES, APART, ON_THE_WAY = 12, 0.026, 8
 """So many must get lost at least: where every fifth packet does, each way, that is one case in 200,000. There is so
 much time between two, or more where so many would be on their way at once."""
+DYING = 4
+"""Where so many are not answered, a link is most often dead: it does not wait for a look (look_pace.py)."""
 STALLED = 0.32
 """A machine may stall for 0.3: so long we ask, and so much longer than the link's pauses were lately we wait."""
 PAUSE_LIMIT, PAUSE_LASTS = 0.2, 0.9
@@ -54,8 +56,10 @@ IN_FLIGHT, FLIGHT = 64, 0.5
 were lost in between."""
 ANSWER, ROUND_TRIPS = 0.03, 1.5
 """The least time for an answer to come, in seconds and in round trips."""
-LEAST, EARLY = 0.01, 0.001
-"""Between two looks; and how much sooner than it is due something may be done."""
+LEAST, EARLY, SOONER = 0.01, 0.001, 0.02
+"""Between two looks; and how much sooner than it is due something may be done, or asked first: with many links, a look
+may be too early for one, and the next one too late.
+"""
 BUSY, IDLE, QUIET = 0.06, 0.1, 0.2
 """Between two looks: while packets go out somewhere, a moment after that, and else."""
 BUSY_FOR, IDLE_FOR = 1.0, 10.0
@@ -229,12 +233,18 @@ class _WatchedLink:
         measure = self.probed + (GREET if self.greeted < GREETINGS else MEASURE)
         return min(measure, self.since + self.patience) if self.owes else measure
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether the next probe does not just wait for a look that comes anyway."""
+        return self.died is not None or self.probes > 0 or (self.answers and self.owes)
+
     def wants_probe(self, now: float) -> bool:
-        return now >= self.due - EARLY and not (self.suspect and self.has_asked)
+        first = self.answers and self.owes and not self.probes and self.died is None
+        return now >= self.due - (SOONER if first else EARLY) and not (self.suspect and self.has_asked)
 
     def probes_due(self, now: float) -> int:
         """How many are to go out now, where one is."""
-        return max(1, min(CATCH_UP, int((now - self.probed) / self.apart))) if self.suspect else 1
+        return max(1, min(CATCH_UP, round((now - self.probed) / self.apart))) if self.suspect else 1
 
     def is_dying(self, now: float) -> bool:
         """Whether it has had its time."""
@@ -273,6 +283,11 @@ class Liveness:
     def doubtful(self) -> frozenset[NextHop]:
         """Those that are dead, or did not answer the first probe in time."""
         return frozenset(hop for hop, link in self._links.items() if link.died is not None or link.is_overdue)
+
+    @property
+    def dying(self) -> bool:
+        """Whether one of them is likely to be found dead in a moment."""
+        return any(link.is_overdue and link.probes >= DYING for link in self._links.values())
 
     def pause(self, now: float) -> float:
         """Seconds until the next look."""
@@ -317,15 +332,15 @@ class Liveness:
                 revived.append(hop)
                 self._revive(link, now)
             if not link.wants_probe(now):
-                soonest = min(soonest, link.due)
+                soonest = min(soonest, link.due if link.is_urgent else float("inf"))
             elif len(asked) < PROBES_AT_ONCE:
                 asked.append(hop)
             else:
                 soonest = now
         probe = tuple(hop for hop in asked for _ in range(self._links[hop].probes_due(now)))
         self._count_probes(probe, now)
-        for hop in asked:
-            soonest = min(soonest, self._links[hop].due)
+        for link in (self._links[hop] for hop in asked):
+            soonest = min(soonest, link.due if link.is_urgent else float("inf"))
         pace = self._pace(now)
         self.quiet = bool(self._links) and pace == QUIET
         self._next_look = now + max(min(pace, soonest - now), LEAST)
@@ -375,7 +390,7 @@ class Liveness:
             link.probed = now
             if link.died is not None:
                 continue
-            if link.answers and (link.probes or (link.owes and now >= link.since + link.patience - EARLY)):
+            if link.answers and (link.probes or (link.owes and now >= link.since + link.patience - SOONER)):
                 link.asked = link.asked if link.probes else now
                 link.probes += 1
             else:

