@@ -58,14 +58,15 @@ class BabelRoutes:
         """What of a babeld's routes of this priority the kernel has; about so many are expected."""
 
         def ask(netlink: Netlink) -> Installed:
-            ours = [each for each in self._read(netlink, plans) if each[1].priority == priority]
-            # A route of IPv4 goes away with the address.
-            sourceless = (
-                replace(route, preferred=plan.address)
-                for plan, route in ours
-                if plan.network.version == 6 and route.preferred is None and route.type == RTN_UNICAST
-            )
-            return Installed(frozenset(_way(route) for _, route in ours), tuple(sourceless))
+            ways, sourceless = set[tuple[Network, Network]](), list[KernelRoute]()
+            for plan, route in self._read(netlink, plans):
+                if route.priority != priority:
+                    continue
+                ways.add(_way(route))
+                # A route of IPv4 goes away with the address.
+                if plan.network.version == 6 and route.preferred is None and route.type == RTN_UNICAST:
+                    sourceless.append(replace(route, preferred=plan.address))
+            return Installed(frozenset(ways), tuple(sourceless))
 
         return _here(ask) if expected < FEW else await _beside(ask)
 

@@ -23,7 +23,9 @@ from re6st.linux.babel_routes import Installed
 from re6st.linux.netlink import NetlinkError
 
 LOOK_FIRST, LOOK_PER_ROUTE, LOOK_LAST = LASTING / 2, 0.003, 10.0
-"""Seconds between two looks, so that they cost a hundredth of a core, at most; and where nothing is told."""
+"""Seconds between two looks, so that they cost a hundredth of a core, at most."""
+QUIET_PER_ROUTE, QUIET_LAST = 0.01, 60.0
+"""Seconds between two looks where nothing is told; not fewer than LOOK_LAST."""
 AGAIN_FIRST, AGAIN_LAST = 5.0, 300.0
 """Seconds between two restarts for this reason, where routes are removed all the time: doubled with each."""
 
@@ -107,11 +109,12 @@ class RouteCheck:
             except NetlinkError as error:  # it changed all the time
                 log.debug("babel's routes: %s", error)
                 self._news.set()
-            pause = min(max(LOOK_FIRST, LOOK_PER_ROUTE * len(self._babel.table.routes)), LOOK_LAST)
+            routes = len(self._babel.table.routes)
+            pause = min(max(LOOK_FIRST, LOOK_PER_ROUTE * routes), LOOK_LAST)
             await asyncio.sleep(pause)
             if not self._lost.pending:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_LAST - pause):
+                    async with asyncio.timeout(min(max(LOOK_LAST, QUIET_PER_ROUTE * routes), QUIET_LAST) - pause):
                         await self._news.wait()
 
     async def look(self) -> None:
