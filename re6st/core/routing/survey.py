@@ -171,10 +171,14 @@ def survey(table: Table, network: IPv6Network, own: Prefix, region_length: int =
     owner: dict[NextHop, Prefix] = {}
     ways: defaultdict[Prefix, list[Route]] = defaultdict(list)
     used: dict[Prefix, Route] = {}
+    known: IPv6Network | None = None
+    destination: Prefix | None = None
     for route in table.routes.values():
         if route.metric >= INFINITY or route.source.prefixlen:
             continue
-        destination = prefix_of(network, route.destination)
+        if route.destination is not known:  # those to one destination mostly follow each other
+            known = route.destination
+            destination = prefix_of(network, known)
         if destination is None or destination == own:
             continue
         if destination == region:
