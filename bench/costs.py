@@ -1,9 +1,10 @@
 """What a node costs while nothing happens: memory, processor time, and traffic of its tunnels.
 
 A few nodes with default settings form a network; later a helper babeld, a neighbour of the first node on a segment,
-announces routes to it (1,000), as the nodes of a large network would. Everything is measured without them and with
-them, for the nodes that have them through tunnels. Traffic is what one end sends and receives together, inside (at the
-TAP) and outside (at the uplink, with OpenVPN's and TCP's own).
+announces routes to it, as the nodes of a large network would: 1,000, then more. Everything is measured without them and
+with each number of them, for the nodes that have them through tunnels, once their babelds repeat routes as rarely as
+they do in a network of that size (some minutes later). Traffic is what one end sends and receives together, inside (at
+the TAP) and outside (at the uplink, with OpenVPN's and TCP's own).
 """
 
 from __future__ import annotations
@@ -19,12 +20,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from bench.support.results import keep, say
+from re6st.core.routing.babel_settings import outgrown
 from testbed import Bed, Host, Network, Node, wait_until
 from testbed.network import ROOT
 from testbed.routes import announce, destinations
 
+ROUTES = (1000, 5000, 10_000)
 FORMS = 120
+LEARNS, CALMS = 300, 420
+"""babel is given the settings of a larger network one to three minutes after it has grown, and not by all at once."""
+TOO_SLOW = "closed its socket, which this node read too slowly"
 SETTLES = 30.0
 """Seconds that a network is left alone before it is looked at."""
 LAN = "lan"
@@ -103,8 +111,18 @@ def watch(network: Network, nodes: Sequence[Node], seconds: float) -> dict[str, 
     return {node.name: figures(network, node, a, b) for node, a, b in zip(nodes, began, ended, strict=True)}
 
 
-def measure(count: int, routes: int, seconds: float, registry_options: Sequence[str]) -> dict[str, dict[str, Figures]]:
-    """Both states of one network."""
+def is_calm(node: Node, routes: int) -> bool:
+    """Whether its babeld repeats routes as rarely as it is to do with so many."""
+    try:
+        text = (node.host.run_directory / "babeld.conf").read_text()
+    except OSError:  # written anew
+        return False
+    update = re.search(r"^default .*update-interval ([0-9.]+)", text, re.MULTILINE)
+    return update is not None and not outgrown(float(update[1]), routes)
+
+
+def measure(count: int, steps: Sequence[int], seconds: float, registry_options: Sequence[str]) -> list[dict[str, Any]]:
+    """One network without routes from elsewhere, then with so many of them. It ends with the first that is too many."""
     # As where it is installed: a program that compiles its modules while it starts keeps some megabytes more.
     compileall.compile_dir(ROOT / "re6st", quiet=1)
     with Bed() as bed:
@@ -116,37 +134,70 @@ def measure(count: int, routes: int, seconds: float, registry_options: Sequence[
         entrance.options += ["-i", LAN]
         network.start()
         network.wait_connected(FORMS)
-        few = watch(network, nodes, seconds)
-        announce(helper, entrance, LAN, routes)
+        found: list[dict[str, Any]] = [told({"routes": 0, "nodes": watch(network, nodes, seconds)})]
+        announced = 0
+        for routes in steps:
+            say(f"{routes} routes")
+            began = time.monotonic()
+            announce(helper, entrance, LAN, routes, announced)
+            announced = routes
 
-        def learned() -> bool:
-            return all(destinations(node) > routes for node in nodes)
+            def are_known(routes: int = routes) -> bool:
+                return all(destinations(node) > routes for node in nodes)
 
-        wait_until(learned, FORMS, "every node has the routes", bed.tails)
-        return {"few": few, "many": watch(network, nodes, seconds)}
+            def all_is_calm(routes: int = routes) -> bool:
+                return all(is_calm(node, routes) for node in network.nodes) and are_known()
+
+            try:
+                wait_until(are_known, LEARNS, "every node has the routes", bed.tails)
+                learned = time.monotonic() - began
+                say(f"every node has them after {learned:.0f} s")
+                wait_until(all_is_calm, CALMS, "every babeld repeats them rarely", bed.tails)
+                figures_of = watch(network, nodes, seconds)
+                if not are_known():
+                    raise AssertionError(f"some nodes have lost routes\n{bed.tails()}")
+                network.wait_connected(FORMS)
+            except AssertionError as error:
+                say(f"{routes} routes are too many: {error}")
+                found.append({"routes": routes, "failed": str(error).splitlines()[0]})
+                break
+            slow = sum((node.host.log / "re6stnet.log").read_text().count(TOO_SLOW) for node in network.nodes)
+            found.append(
+                told({"routes": routes, "learned_s": round(learned, 1), "too_slow": slow, "nodes": figures_of})
+            )
+        return found
+
+
+def told(step: dict[str, Any]) -> dict[str, Any]:
+    """One step with the median of its nodes, which is also said."""
+    each = step["nodes"]
+    names = next(iter(each.values()))
+    median = {name: statistics.median(of[name] for of in each.values()) for name in names}
+    say(f"{step['routes']} routes:")
+    for name, value in median.items():
+        say(f"  {name:<46} {value:10.2f}")
+    return {**step, "median": median}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     parser = argparse.ArgumentParser(prog="./run bench costs", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--nodes", type=int, default=4, metavar="N", help="how many (default: 4)")
-    parser.add_argument("--routes", type=int, default=1000, metavar="N", help="that are announced (default: 1000)")
+    parser.add_argument(
+        "--routes",
+        type=int,
+        nargs="+",
+        default=ROUTES,
+        metavar="N",
+        help=f"that are announced, one number after another (default: {' '.join(map(str, ROUTES))})",
+    )
     parser.add_argument("--seconds", type=float, default=60, metavar="S", help="of each measure (default: 60)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/costs.json)")
     parser.add_argument("--registry-option", action="append", default=[], metavar="OPTION", help="e.g. --encrypt")
     options = parser.parse_args(arguments)
     measured = measure(options.nodes, options.routes, options.seconds, options.registry_option)
-    medians: dict[str, Figures] = {}
-    for state, by_node in measured.items():
-        names = next(iter(by_node.values()))
-        medians[state] = {name: statistics.median(each[name] for each in by_node.values()) for name in names}
-    print(f"{options.nodes} nodes, median of those with tunnels only   {'few':>10} {options.routes:>10}")
-    for name, value in medians["few"].items():
-        print(f"{name:<46} {value:10.2f} {medians['many'][name]:10.2f}")
-    if options.json:
-        settings = {"nodes": options.nodes, "routes": options.routes, "seconds": options.seconds}
-        result = {**settings, "registry_options": options.registry_option, "median": medians, "nodes_each": measured}
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    settings = {"nodes": options.nodes, "seconds": options.seconds, "registry_options": options.registry_option}
+    keep("costs", {**settings, "steps": measured}, options.json)
     return 0
 
 

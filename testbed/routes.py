@@ -13,10 +13,14 @@ FIRST = 0x1000
 """Of the subnets that are announced; those of the nodes are below."""
 
 
-def announce(helper: Host, neighbour: Node, interface: str, count: int) -> None:
-    """Have `helper` announce routes to so many subnets on a segment that it shares with a node, which runs."""
-    subnets = islice(NETWORK.subnets(new_prefix=64), FIRST, FIRST + count)
+def announce(helper: Host, neighbour: Node, interface: str, count: int, already: int = 0) -> None:
+    """Have `helper` announce routes to so many subnets on a segment that it shares with a node, which runs; so many of
+    them it announces `already`.
+    """
+    subnets = islice(NETWORK.subnets(new_prefix=64), FIRST + already, FIRST + count)
     helper.namespace.ip(*(f"route add unreachable {subnet} proto static" for subnet in subnets))
+    if already:
+        return
     key = re.findall(r"key id sign .*", (neighbour.host.run_directory / "babeld.conf").read_text())[0]
     argv: list[str | Path] = ["babeld", "-S", helper.state / "babeld", "-I", ""]
     timing = "default hello-interval 0.25 update-interval 4 key sign"
