@@ -35,6 +35,7 @@ LEARNS, CALMS = 300, 420
 TOO_SLOW = "closed its socket, which this node read too slowly"
 SETTLES = 30.0
 """Seconds that a network is left alone before it is looked at."""
+PROGRAMS = ("openvpn", "babeld")
 LAN = "lan"
 TAP = re.compile(r"re6stnet.*")
 
@@ -46,8 +47,9 @@ class Reading:
     """Counters of a node at one time."""
 
     when: float
-    ticks: dict[str, int]
-    """Processor time of the daemon and of its children, by program."""
+    ticks: dict[int, tuple[str, int]]
+    """Processor time of the daemon and of its children, by process, with the program of each."""
+    tunnels: int
     inside: int
     outside: int
     """Bytes, in both directions, of all its TAPs and of its uplink."""
@@ -71,31 +73,34 @@ def traffic(host: Host) -> dict[str, int]:
     return {link["ifname"]: link["stats64"]["rx"]["bytes"] + link["stats64"]["tx"]["bytes"] for link in links}
 
 
-def read(node: Node) -> Reading:
+def read(network: Network, node: Node) -> Reading:
     assert node.process is not None
-    programs = {name: sum(map(ticks, node.pids(name))) for name in ("openvpn", "babeld")}
+    of_programs = {pid: (name, ticks(pid)) for name in PROGRAMS for pid in node.pids(name)}
+    of_all = {node.process.pid: ("daemon", ticks(node.process.pid)), **of_programs}
     found = traffic(node.host)
     inside = sum(count for name, count in found.items() if TAP.fullmatch(name))
-    return Reading(time.monotonic(), {"daemon": ticks(node.process.pid), **programs}, inside, found["eth0"])
+    return Reading(time.monotonic(), of_all, tunnels_of(network, node), inside, found["eth0"])
 
 
 def tunnels_of(network: Network, node: Node) -> int:
     return sum(node in (tunnel.client, tunnel.server) for tunnel in network.tunnels())
 
 
-def figures(network: Network, node: Node, began: Reading, ended: Reading) -> Figures:
-    """What a node cost between two readings."""
+def figures(node: Node, began: Reading, ended: Reading) -> Figures:
+    """What a node cost between two readings. A process that ended meanwhile does not count."""
     assert node.process is not None
     seconds = ended.when - began.when
     hertz = os.sysconf("SC_CLK_TCK")
     rss, own = memory(node.process.pid)
     result: Figures = {"rss_kib": rss, "private_kib": own}
-    for name in ("openvpn", "babeld"):
+    for name in PROGRAMS:
         result[f"{name}_rss_kib"] = sum(memory(pid)[0] for pid in node.pids(name))
-    for name, before in began.ticks.items():
-        result[f"{name}_cpu_percent"] = round((ended.ticks[name] - before) / hertz / seconds * 100, 3)
-    tunnels = tunnels_of(network, node)
-    result["tunnels"] = tunnels
+    spent = dict.fromkeys(("daemon", *PROGRAMS), 0)
+    for pid, (name, after) in ended.ticks.items():
+        spent[name] += after - began.ticks.get(pid, (name, 0))[1]
+    for name, count in spent.items():
+        result[f"{name}_cpu_percent"] = round(count / hertz / seconds * 100, 3)
+    result["tunnels"] = tunnels = (began.tunnels + ended.tunnels) / 2
     for name, count in (("inside", ended.inside - began.inside), ("outside", ended.outside - began.outside)):
         result[f"{name}_bytes_per_s_and_tunnel"] = round(count / seconds / max(1, tunnels), 1)
     return result
@@ -104,11 +109,11 @@ def figures(network: Network, node: Node, began: Reading, ended: Reading) -> Fig
 def watch(network: Network, nodes: Sequence[Node], seconds: float) -> dict[str, Figures]:
     """The figures of each node, once it is quiet."""
     time.sleep(SETTLES)
-    began = [read(node) for node in nodes]
+    began = [read(network, node) for node in nodes]
     time.sleep(seconds)
-    ended = [read(node) for node in nodes]
+    ended = [read(network, node) for node in nodes]
     network.check_alive()
-    return {node.name: figures(network, node, a, b) for node, a, b in zip(nodes, began, ended, strict=True)}
+    return {node.name: figures(node, a, b) for node, a, b in zip(nodes, began, ended, strict=True)}
 
 
 def is_calm(node: Node, routes: int) -> bool:

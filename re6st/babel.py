@@ -10,18 +10,19 @@ import contextlib
 import logging
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Protocol
 
 from re6st.babeld import endless_tries
-from re6st.babeld.feed import Feed, feed
+from re6st.babeld.table_reader import TableReader
 from re6st.babeld.talk import Talk
 from re6st.core.prefix import ipv4_address
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.babel_settings import PRIORITY, BabelSettings, configuration, left_out, live_commands
+from re6st.linux import address_monitor
 from re6st.linux.process import Child, connected, end_of, keep_running, status_text
 from re6st.service import rundir
 
@@ -38,8 +39,6 @@ LATE_TIME = SLOW_LAST + 10.0
 SLOW_CALM = 60.0
 """After a connection of so many seconds, the first pause is enough again."""
 COMMAND_TIME = 3.0
-NOTHING = ""
-"""A command that babeld answers, and that changes nothing."""
 LOOK, SURE = 0.5, 0.2
 """Seconds between two looks at whether babeld tries without end to send something, and until one more that makes sure:
 neighbours give it up after a few missed hellos.
@@ -82,6 +81,11 @@ class Left:
 
     process: int | None = None
     routes: Mapping[tuple[Network, Network], int] = field(default_factory=dict)
+
+
+def kernel_news() -> AsyncGenerator[None, None]:
+    """Yields after each change of the kernel's interfaces, and of babel's routes in it."""
+    return address_monitor.changes(address_monitor.open_babel_routes)
 
 
 class LinkAddresser(Protocol):
@@ -151,6 +155,9 @@ class Babel:
         self.renewing = ""
         """Why we ended it, while the next one is not ready yet."""
         self._talk: Talk
+        self._reader: TableReader
+        self._size = 0
+        """Of the table, when it was last read."""
         self._listening = asyncio.Event()
         """Set while there is a babeld whose lines are read."""
 
@@ -289,10 +296,10 @@ class Babel:
     async def keeps_up(self) -> bool:
         """Wait until everything that it has told is in the table; False if it does not answer."""
         try:
-            await self._tell([NOTHING])
+            await self._tell([])
+            await self._reader.catch_up()
         except OSError:
             return False
-        await asyncio.sleep(SETTLE)  # for the lines before its answer
         return self.ready.is_set()
 
     async def _once(self) -> str | None:
@@ -404,10 +411,8 @@ class Babel:
     async def _follow(self, talk: Talk) -> None:
         """Read the greeting, ask for the table and its changes, and follow them until the end."""
         await talk.greeting()
-        # The old table is kept until all of the new one was read: half a table would say that nodes are gone.
-        told = Table()
-        await talk.ask("monitor", lambda line: feed(told, line))
-        self.table.take(told)
+        reader = TableReader(talk, self.table, self._size, kernel_news, self._changed)
+        await reader.begin()
         if not self.ready.is_set():
             self.ready.set()
             self.renewing = ""
@@ -416,10 +421,9 @@ class Babel:
             else:
                 self._has_all = True
         self._changed()
-        self._talk = talk
+        self._talk, self._reader = talk, reader
         self._listening.set()
-        news = Feed(self.table, self._changed)
         try:
-            await talk.listen(news.hear)
+            await reader.follow()
         finally:
-            news.close()
+            self._size = self.table.size

@@ -16,7 +16,7 @@ from re6st.core.routing.babel_lines import LINE_LIMIT, Reply, parse_reply
 
 SILENCE = 10.0
 """Seconds that babeld may be silent while an answer is due; in a long table, each line begins the time again."""
-LINES_IN_A_TURN = 16
+LINES_IN_A_TURN = 128
 """babeld closes the connection of a reader that leaves some 270 lines unread for a moment: so lines are taken in in
 between.
 """
@@ -26,6 +26,9 @@ has to give and to take back each time: that took longer than all else that was 
 """
 WAITING_LIMIT = 100_000
 """Lines that may wait for us, of an answer; babeld is not read while there are more."""
+
+Hear = Callable[[list[str]], object]
+"""Is passed lines as they come."""
 
 
 class Talk(asyncio.BufferedProtocol):
@@ -38,8 +41,9 @@ class Talk(asyncio.BufferedProtocol):
         self._rest = ""
         self._count = 0
         self._turn = asyncio.Lock()
-        self._asked: deque[asyncio.Future[Reply]] = deque()
-        self._hear: Callable[[list[str]], object] | None = None
+        self._asked: deque[tuple[asyncio.Future[Reply], Hear | None]] = deque()
+        """The commands whose replies are due, and who hears the lines before each reply."""
+        self._hear: Hear | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
         self._fault: ValueError | None = None
@@ -53,7 +57,7 @@ class Talk(asyncio.BufferedProtocol):
     def close(self) -> None:
         self._hear = None
         self._transport.close()
-        for future in self._asked:
+        for future, _ in self._asked:
             if not future.done():
                 future.set_exception(ConnectionResetError("its socket was closed"))
                 future.exception()  # nobody may wait any more
@@ -81,13 +85,24 @@ class Talk(asyncio.BufferedProtocol):
             self._fault = ValueError("its socket sends a line that is too long")
             self._transport.abort()
         if self._hear is not None:
-            # Most lines are news, some thousand a second, of which this is known by their first letter.
-            self._hear([line for line in lines if line[:1] not in "onb" or not self._is_reply(line)])
+            self._pass_on(lines, self._hear)
             return
         self._lines.extend(lines)
         if len(self._lines) > WAITING_LIMIT:
             self._transport.pause_reading()
         self._wake()
+
+    def _pass_on(self, lines: list[str], listener: Hear) -> None:
+        begin = 0
+        # Most lines are none, some thousand a second, which is known by their first letter.
+        for end in [n for n, line in enumerate(lines) if line[:1] in "onb" and parse_reply(line) is not None]:
+            self._hearer(listener)(lines[begin:end])
+            self._is_reply(lines[end])
+            begin = end + 1
+        self._hearer(listener)(lines[begin:] if begin else lines)
+
+    def _hearer(self, listener: Hear) -> Hear:
+        return (self._asked and self._asked[0][1]) or listener
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -104,7 +119,7 @@ class Talk(asyncio.BufferedProtocol):
         self._transport.write(f"{command}\n".encode("ascii"))
         await self._until_reply(take)
 
-    async def listen(self, hear: Callable[[list[str]], object]) -> None:
+    async def listen(self, hear: Hear) -> None:
         """Until the connection is closed, pass the lines to `hear` as they come. Raises ValueError for a line that is
         too long.
         """
@@ -119,14 +134,16 @@ class Talk(asyncio.BufferedProtocol):
 
     # -- for any task --
 
-    async def command(self, command: str) -> None:
-        """Carry out a command while another task reads. Raises OSError, also if babeld refuses it.
+    async def command(self, command: str, hear: Hear | None = None) -> None:
+        """Carry out a command while another task listens. Raises OSError, also if babeld refuses it.
+
+        `hear` gets the lines that come before the reply, instead of the listener.
 
         Only one command at a time: if babeld refuses one, it also refuses those that came with it.
         """
         async with self._turn:
             future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-            self._asked.append(future)
+            self._asked.append((future, hear))
             self._transport.write(f"{command}\n".encode("ascii"))
             reply = await future
         if reply is not Reply.OK:
@@ -137,7 +154,7 @@ class Talk(asyncio.BufferedProtocol):
         if reply is None:
             return False
         if self._asked:
-            future = self._asked.popleft()  # a command that was given up still has its turn of replies
+            future, _ = self._asked.popleft()  # a command that was given up still has its turn of replies
             if not future.done():
                 future.set_result(reply)
         return True

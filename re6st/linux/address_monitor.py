@@ -19,6 +19,7 @@ from re6st.linux.socket_filter import ALL, IS_EQUAL, LOAD_BYTE, NOTHING, attach
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
 RTM_NEWROUTE, RTM_DELROUTE, NLMSG_HDRLEN = 24, 25, 16
+_LOW_BYTE_OF_TYPE = 4 if sys.byteorder == "little" else 5
 SIZE = 65536
 SETTLE = 0.2
 """Changes are collected for so many seconds, since they come in groups: an address after its link, a route after both.
@@ -50,11 +51,34 @@ def open_default_routes() -> socket.socket:
     return sock
 
 
+def open_babel_routes() -> socket.socket:
+    """A socket to which the kernel writes when a link changes, or a route of a babeld. Raises OSError."""
+    sock = listening(socket.NETLINK_ROUTE, RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE)
+    try:
+        attach(sock, _babel_routes())
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _babel_routes() -> Sequence[tuple[int, int, int, int]]:
+    """By the type of a message, and by the protocol of the route in it."""
+    return (
+        (LOAD_BYTE, 0, 0, _LOW_BYTE_OF_TYPE),
+        (IS_EQUAL, 1, 0, RTM_NEWROUTE),
+        (IS_EQUAL, 0, 2, RTM_DELROUTE),
+        (LOAD_BYTE, 0, 0, NLMSG_HDRLEN + 5),
+        (IS_EQUAL, 0, 1, RTPROT_BABEL),
+        ALL,
+        NOTHING,
+    )
+
+
 def _default_routes() -> Sequence[tuple[int, int, int, int]]:
     """By the type of a message, and by the length and the protocol of the route in it (linux/rtnetlink.h)."""
-    low_byte_of_type = 4 if sys.byteorder == "little" else 5
     return (
-        (LOAD_BYTE, 0, 0, low_byte_of_type),
+        (LOAD_BYTE, 0, 0, _LOW_BYTE_OF_TYPE),
         (IS_EQUAL, 1, 0, RTM_NEWROUTE),
         (IS_EQUAL, 0, 5, RTM_DELROUTE),
         (LOAD_BYTE, 0, 0, NLMSG_HDRLEN + 1),

@@ -23,7 +23,8 @@ DRAINED = NOMINAL << 7
 LINE_LIMIT = 1024
 ENTRY_LIMIT = 200_000
 """Entries of one kind that we keep: about a hundred routes to each of two thousand nodes."""
-CACHE_SIZE = 4096
+CACHE_SIZE = 1 << 16
+"""Of texts that are parsed once for all the entries that have them: a network has ten thousands of nodes at most."""
 
 
 _LOST = f"{INFINITY} "
@@ -226,20 +227,35 @@ class Table:
     def feed(self, line: str) -> Line | None:
         """Take in one line, and return it if the table changed. Raises LineError."""
         parsed = parse(line)
-        if parsed is None:
-            return None
-        match parsed.entry:
+        return parsed if parsed is not None and self.take_in(parsed) else None
+
+    def take_in(self, line: Line) -> bool:
+        """Take in what a line says; returns whether the table changed. Raises LineError if it has no room."""
+        match line.entry:
             case BabelInterface() as entry:
-                changed = _update(self.interfaces, parsed.verb, parsed.ident, entry)
+                return _update(self.interfaces, line.verb, line.ident, entry)
             case Neighbour() as entry:
-                changed = _update(self.neighbours, parsed.verb, parsed.ident, entry)
+                return _update(self.neighbours, line.verb, line.ident, entry)
             case Route() as entry:
-                changed = _update(self.routes, parsed.verb, parsed.ident, entry)
+                return _update(self.routes, line.verb, line.ident, entry)
             case Route4() as entry:
-                changed = _update(self.ipv4_routes, parsed.verb, parsed.ident, entry)
-            case _:
-                return None
-        return parsed if changed else None
+                return _update(self.ipv4_routes, line.verb, line.ident, entry)
+            case OtherEntry():
+                return False
+
+    def is_news(self, line: Line) -> bool:
+        """Whether a line says more than other metrics, or that something is about to be lost or lost no more."""
+        match line.entry:
+            case Route() | Route4() as entry:
+                route = self.route(line.ident)
+                return route is None or _distress(entry.metric) != _distress(route.metric) or not _is_as(entry, route)
+            case Neighbour() as entry:
+                known = self.neighbours.get(line.ident)
+                return known is None or (entry.cost >= INFINITY) != (known.cost >= INFINITY)
+            case BabelInterface() as entry:
+                return self.interfaces.get(line.ident) != entry
+            case OtherEntry():
+                return False
 
     def measure(self, ident: str, text: str) -> bool:
         """Take in the metrics of a route from a line, beginning with its first number; returns whether they changed.
@@ -264,6 +280,11 @@ class Table:
     def route(self, ident: str) -> Route | Route4 | None:
         """The route of that name, to an IPv6 or an IPv4 destination."""
         return self.routes.get(ident) or self.ipv4_routes.get(ident)
+
+    @property
+    def size(self) -> int:
+        """How many entries there are."""
+        return len(self.interfaces) + len(self.neighbours) + len(self.routes) + len(self.ipv4_routes)
 
     def clear(self) -> None:
         """Forget everything, because babeld was restarted."""
@@ -384,6 +405,15 @@ class News:
             return not _DIGITS.fullmatch(metric) or _distress(int(metric)) == _distress(route.metric)
         neighbour = self._table.neighbours.get(ident) if kind == "neighbour" else None
         return neighbour is not None and line.endswith(f" cost {INFINITY}") == (neighbour.cost >= INFINITY)
+
+
+def _is_as(one: Route | Route4, other: Route | Route4) -> bool:
+    """Whether two routes differ in nothing but their metrics."""
+    if (one.installed, one.router, one.via) != (other.installed, other.router, other.via):
+        return False
+    if isinstance(one, Route) and isinstance(other, Route) and one.source != other.source:
+        return False
+    return one.destination == other.destination
 
 
 def _distress(metric: int) -> int:

@@ -120,6 +120,26 @@ def test_commands_are_answered_between_news_one_after_another(tmp_path: Path) ->
     assert heard == [b"one\n", b"bad\n", b"two\n"]
 
 
+def test_the_lines_of_an_answer_go_to_who_asked_and_the_others_to_the_listener(tmp_path: Path) -> None:
+    async def player(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            writer.write(b"add 1\nadd 2\nok\nchange 1\n")
+
+    async def test(own: Talk) -> None:
+        news: list[str] = []
+        answer: list[str] = []
+
+        listening = asyncio.create_task(own.listen(news.extend))
+        await asyncio.gather(own.command("dump", answer.extend), own.command("one"))
+        assert answer == ["add 1", "add 2"]
+        await asyncio.sleep(0.01)
+        assert news == ["change 1", "add 1", "add 2", "change 1"]
+        listening.cancel()
+        await asyncio.wait([listening])
+
+    talk(tmp_path, player, test)
+
+
 def test_who_waits_hears_that_it_was_closed(tmp_path: Path) -> None:
     async def player(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
