@@ -172,6 +172,16 @@ class Babel:
         return self.ready.is_set() and not self._listening.is_set()
 
     @property
+    def age(self) -> float:
+        """How many seconds ago it knew what the table says."""
+        return self._reader.age if self.informed else 0.0
+
+    def read_soon(self) -> None:
+        """Something follows from the table: it is to be read soon, if it is not told."""
+        if self.informed:
+            self._reader.read_soon()
+
+    @property
     def ways(self) -> frozenset[RouteKey6]:
         """The destinations to which it has usable routes."""
         return frozenset((each.destination, each.source) for each in self.table.routes.values() if each.usable)

@@ -53,6 +53,8 @@ class TableReader:
         self._grown = asyncio.Event()
         self._wake = asyncio.Event()
         self._pace = DumpPace(size, self._now())
+        self._read_at = self._now()
+        """When babeld knew what the table says, while it is read by dumps."""
 
     async def begin(self) -> None:
         """Read all of the table, before anything else. Raises OSError (also TimeoutError), ValueError."""
@@ -88,6 +90,17 @@ class TableReader:
                 await self._talk.command(NOTHING)
             await asyncio.sleep(SETTLE)
 
+    @property
+    def age(self) -> float:
+        """How many seconds ago babeld knew what the table says."""
+        return 0.0 if self._feed is not None else self._now() - self._read_at
+
+    def read_soon(self) -> None:
+        """Something has happened, of which the table may tell."""
+        if self._feed is None:
+            self._pace.news(self._now())
+            self._wake.set()
+
     def _hear(self, lines: list[str]) -> None:
         if self._feed is not None:
             self._feed.hear(lines)
@@ -106,8 +119,8 @@ class TableReader:
                 await self._grown.wait()
                 await self._talk.command("unmonitor")
                 self._feed.close()
-                self._feed = None
-                self._pace.news(self._now())
+                self._feed, self._read_at = None, self._now()
+                self.read_soon()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen_to_kernel(), name="news of routes")
                 group.create_task(self._dump_again_and_again(), name="dumps")
@@ -120,8 +133,7 @@ class TableReader:
         with suppress(OSError):  # then dumps come as if nothing happened
             async with aclosing(self._kernel_news()) as changes:
                 async for _ in changes:
-                    self._pace.news(self._now())
-                    self._wake.set()
+                    self.read_soon()
 
     async def _dump_again_and_again(self) -> None:
         loop = asyncio.get_running_loop()
@@ -136,6 +148,7 @@ class TableReader:
     async def _read_all(self) -> None:
         """Raises OSError (also TimeoutError)."""
         async with self._dumping:
+            began = self._now()
             try:
                 async with asyncio.timeout(DUMP_TIME):
                     await self._talk.command("dump", self._take)
@@ -143,6 +156,7 @@ class TableReader:
                 self._dump.drop()
                 self._talk.close()  # else the rest would be taken for a part of the next one
                 raise
+            self._read_at = began
             if self._end():  # other metrics can wait: who follows the table looks at it now and then
                 self._changed()
 

@@ -246,8 +246,10 @@ class RoutingPlane:
 
     async def _look(self) -> None:
         while True:
-            if start := self._restarts.due(self.seen, _now(), self._in_force.effective.babel_hello):
+            if start := self._restarts.due(self.seen, _now(), self._in_force.effective.babel_hello, self.babel.age):
                 await self.babel.renew(start.reason, stale=start.stale or self._clean)
+            elif self._restarts.doubts:
+                self.babel.read_soon()
             await asyncio.sleep(LOOK)
 
     def _count_routes(self, count: int) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from itertools import islice
 
+from re6st.service.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, wait_until
-from testbed.routes import announce, destinations
+from testbed.control import ask
+from testbed.network import NETWORK
+from testbed.routes import FIRST, announce, destinations
 
 FORMS = LEARNS = 90
 CALMS = 300
@@ -32,6 +37,20 @@ def test_a_thousand_routes_come_at_once(bed: Bed, record_property: Callable[[str
             return False
         return "update-interval 1 " not in text and destinations(node) > ROUTES
 
+    # Its babeld is not followed any more then, but read now and then, and when the kernel tells of a change.
+    gone = next(islice(NETWORK.subnets(new_prefix=64), FIRST, None))
+
+    def is_shown() -> bool:
+        shown = ask(node.host.run_directory / CONTROL_SOCKET, "routes", limit=1000)["routes"]
+        return any(each["destination"] == str(gone) for each in shown)
+
+    wait_until(is_shown, LEARNS, "status shows a route", bed.tails)
+    began = time.monotonic()
+    helper.ip("route", "del", "unreachable", str(gone), "proto", "static")
+    wait_until(lambda: not is_shown(), LEARNS, "status shows that it has gone", bed.tails)
+    record_property("gone_s", round(time.monotonic() - began, 2))
+    helper.ip("route", "add", "unreachable", str(gone), "proto", "static")
+    wait_until(is_shown, LEARNS, "status shows that it is back", bed.tails)
     wait_until(calmer, CALMS, "babel repeats them less often", bed.tails)
     network.wait_connected(FORMS)
     for each in network.nodes:

@@ -25,6 +25,8 @@ ASLEEP, ASLEEP_HELLOS = 5.0, 16
 """After a pause of so many seconds, and so many intervals of hellos, in which we did not run, the neighbours have given
 us up.
 """
+FRESH = 1.0
+"""After such a pause, what babel knew longer ago than so many seconds says nothing."""
 NEAR = 10.0
 """For so many seconds, a lost neighbour still counts as having been next to us."""
 PATIENCE, PATIENCE_HELLOS, PATIENCE_LAST = 1.0, 4, 4.0
@@ -91,8 +93,15 @@ class BabelRestartPolicy:
                 return self._start("all its neighbours are others than before")
         return None
 
-    def due(self, seen: Survey, now: float, hello: float) -> Start | None:
-        """Whether to restart babeld now. `hello` is its interval in seconds."""
+    @property
+    def doubts(self) -> bool:
+        """Whether what babel knows now decides: it is to be read soon."""
+        return bool(self._slept or self._since)
+
+    def due(self, seen: Survey, now: float, hello: float, age: float = 0.0) -> Start | None:
+        """Whether to restart babeld now. `hello` is its interval in seconds; what was seen is what babel knew `age`
+        seconds ago.
+        """
         self._follow(seen)
         slept, self._looked = now - self._looked, now
         if not (seen.running or seen.late):
@@ -100,7 +109,7 @@ class BabelRestartPolicy:
         if slept > max(ASLEEP, ASLEEP_HELLOS * hello):
             self._slept = slept
             return None
-        if seen.late:
+        if seen.late or (self._slept and age > FRESH):
             return None
         slept, self._slept = self._slept, 0.0
         # If only we did not run, babel still has the neighbours that it had.
@@ -111,7 +120,7 @@ class BabelRestartPolicy:
             self._alone_again = now + ALONE_PAUSE
             return self._start("all its neighbours are gone")
         self._met = self._met or not seen.alone
-        return self._starving(seen, now, hello)
+        return self._starving(seen, now, hello, now - age)
 
     def _follow(self, seen: Survey) -> None:
         if not (seen.running or seen.late) or seen.generation != self._generation:
@@ -128,15 +137,15 @@ class BabelRestartPolicy:
         self._forget()
         return Start(reason, stale)
 
-    def _starving(self, seen: Survey, now: float, hello: float) -> Start | None:
+    def _starving(self, seen: Survey, now: float, hello: float, at: float) -> Start | None:
         if not self._since and seen.starved:
             self._patience = self._draw(seen, hello)
-        self._since = {peer: self._since.get(peer, now) for peer in seen.starved}
+        self._since = {peer: self._since.get(peer, at) for peer in seen.starved}
         if self._since:
             self._calm = now
         elif now > self._calm + CALM:
             self._pause = PAUSE_FIRST
-        late = sorted(peer for peer, since in self._since.items() if now >= since + self._patience)
+        late = sorted(peer for peer, since in self._since.items() if at >= since + self._patience)
         if not late or now < self._starved_again:
             return None
         self._starved_again = now + self._pause

@@ -123,6 +123,8 @@ def test_a_small_table_follows_the_news(tmp_path: Path) -> None:
         assert world.metrics() == {1: 96}
         world.babeld.learn(2)
         await until(lambda: world.metrics() == {1: 96, 2: 96})
+        world.reader.read_soon()
+        assert world.reader.age == 0, "it is told all"
         await world.reader.catch_up()
         assert world.babeld.asked == ["monitor", ""]
 
@@ -158,6 +160,17 @@ def test_one_that_was_large_is_not_told_all_the_time_from_the_start(tmp_path: Pa
         assert set(world.babeld.asked) == {"dump"}
 
     play(tmp_path, test, size=5, routes=5)
+
+
+def test_it_says_how_old_the_table_is_and_reads_it_soon_if_that_matters(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await asyncio.sleep(0.02)
+        before = world.reader.age
+        assert before >= 0.02
+        world.reader.read_soon()
+        await until(lambda: world.reader.age < before)
+
+    play(tmp_path, test, size=5)
 
 
 def test_without_news_it_is_read_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

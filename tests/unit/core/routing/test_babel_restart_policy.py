@@ -214,6 +214,29 @@ def test_rare_hellos_give_a_machine_more_time() -> None:
     assert not renewal.due(MET, 150, 15), "fifty seconds are but three hellos"
 
 
+def test_what_was_seen_some_time_ago_does_not_decide() -> None:
+    """A large table is read now and then: what lacked a way then may have one by now."""
+    renewal = BabelRestartPolicy(Random(1))
+    assert not renewal.doubts
+    for now in range(100, 110):
+        assert not renewal.due(STARVED, float(now), HELLO, age=now - 100.0)
+        assert renewal.doubts, "it is to be read"
+    assert renewal.due(STARVED, 110.0, HELLO)
+    renewal = BabelRestartPolicy(Random(1))
+    assert not renewal.due(STARVED, 100.0, HELLO)
+    assert not renewal.due(MET, 101.0, HELLO)
+    assert not renewal.doubts
+
+
+def test_who_slept_looks_at_what_babeld_sees_since() -> None:
+    renewal = BabelRestartPolicy(Random(1))
+    assert not times(renewal, MET, 100, 110)
+    assert not renewal.due(MET, 130.0, HELLO, age=21.0)
+    assert not renewal.due(MET, 131.0, HELLO, age=22.0)
+    assert renewal.doubts
+    assert renewal.due(MET, 132.0, HELLO, age=0.1) == Start("this machine slept for 21 s", stale=True)
+
+
 def test_it_says_which_and_how_many() -> None:
     renewal = BabelRestartPolicy(Random(1))
     both = Survey(alone=False, starved=frozenset({B, C}))
