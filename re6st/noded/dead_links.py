@@ -115,7 +115,8 @@ class _Proof:
 
 class DeadLinks:
     """Watches the links of tunnels with babel's neighbours behind them. `event` tells the policy. `avoided` are those
-    that it avoids, as packets get lost there: these are led around too.
+    that it avoids, as packets get lost there: these are led around too. On links with peers that are reached by a
+    `metered` line, losses are not looked for.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class DeadLinks:
         event: Callable[[policy.Event], None],
         event_log: EventLog,
         avoided: Callable[[], frozenset[NextHop]] = frozenset,
+        metered: Callable[[Prefix], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.liveness = Liveness()
@@ -135,7 +137,7 @@ class DeadLinks:
         self._network = network
         self._address, self._subnet = address(network, own), subnet(network, own)
         self._routing = routing
-        self._counts = LinkCounts(routing, ends, machine.hardware)
+        self._counts = LinkCounts(routing, ends, machine.hardware, metered)
         self._ends = ends
         self._machine = machine
         self._event = event
@@ -169,6 +171,7 @@ class DeadLinks:
             "died": self.liveness.deaths,
             "dead": len(self.liveness.dead),
             "lossy": len(self.losses.measured.lossy),
+            "unanswered": self.losses.measured.rests_until > self._clock(),
             "detours": len({way[0] for way, detour in self._detours.items() if detour.leads_around}),
         }
 

@@ -5,7 +5,7 @@ It looks many times a second while there is traffic. Whom it is about changes se
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
@@ -69,9 +69,15 @@ class _Behind:
 
 
 class LinkCounts:
-    """Counts by link."""
+    """Counts by link. `metered` tells whether our tunnel to a peer goes over a line that is paid by volume."""
 
-    def __init__(self, routing: TableSource, ends: LinkEnds, hardware: NeighbourMacs) -> None:
+    def __init__(
+        self,
+        routing: TableSource,
+        ends: LinkEnds,
+        hardware: NeighbourMacs,
+        metered: Callable[[Prefix], bool] = lambda _: False,
+    ) -> None:
         self.costs: dict[NextHop, int] = {}
         """What babel says that each link costs."""
         self.over_tcp: frozenset[NextHop] = frozenset()
@@ -83,6 +89,9 @@ class LinkCounts:
         self._routing = routing
         self._ends = ends
         self._hardware = hardware
+        self._metered = metered
+        self._spared: frozenset[NextHop] = frozenset()
+        """Links over a line that is paid by volume."""
         self._alone: list[NextHop] = []
         """Neighbours on an interface of their own."""
         self._behind: list[_Behind] = []
@@ -106,6 +115,8 @@ class LinkCounts:
         names = {hop.interface for hop in self.costs}
         self._servers = frozenset(name for name in names if self._ends.is_shared(name))
         self._alone = [hop for hop in self.costs if hop.interface not in self._servers]
+        owners = ((hop, self._ends.owner_at(hop)) for hop in self._alone)
+        self._spared = frozenset(hop for hop, owner in owners if owner is not None and self._metered(owner))
         slow = {name for name in names if self._ends.is_over_tcp(name)}
         self.over_tcp = frozenset(hop for hop in self.costs if hop.interface in slow)
         reaches = ((each.key, each.reach) for each in self._routing.table.neighbours.values())
@@ -138,8 +149,11 @@ class LinkCounts:
         return found
 
     def losing(self, packets: Mapping[NextHop, Packets]) -> dict[NextHop, int]:
-        """What went by those links that have an interface of their own, and on which packets may get lost."""
-        return {hop: packets[hop].sent for hop in self._alone if hop in packets and hop not in self.over_tcp}
+        """What went by those links on which losses are looked for: they have an interface of their own, packets may get
+        lost there, and their line is not paid by volume.
+        """
+        spared = self.over_tcp | self._spared
+        return {hop: packets[hop].sent for hop in self._alone if hop in packets and hop not in spared}
 
     def _has_end(self, hop: NextHop) -> bool:
         """Whether there is a tunnel: where we have ended ours, babel may still have a neighbour for a moment."""

@@ -30,7 +30,7 @@ class LinkLosses:
         self._event = event
         self._avoided = avoided
         self._told = policy.LinksLossy(frozenset())
-        self._told_at = float("-inf")
+        self._told_at = self._rests_until = float("-inf")
 
     @property
     def avoided(self) -> frozenset[NextHop]:
@@ -55,9 +55,17 @@ class LinkLosses:
     def stop(self, now: float) -> None:
         """Nothing is measured from now on."""
         self.measured = LinkLoss(self.measured.asked_for)
+        self._rests_until = float("-inf")
         self._tell(now)
 
     def _tell(self, now: float) -> None:
+        if self.measured.rests_until > self._rests_until:
+            log.info(
+                "on most links, echo requests are not answered: a firewall limits them, or this machine's own line"
+                " loses packets. No link is avoided for that; in %.0f s they are sent again",
+                self.measured.rests_until - now,
+            )
+            self._rests_until = self.measured.rests_until
         lossy = self.measured.lossy
         found = policy.LinksLossy(lossy, self.measured.suspected if lossy else frozenset())
         if found == self._told or (lossy == self._told.hops and now - self._told_at < PATIENCE):

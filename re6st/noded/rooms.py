@@ -257,7 +257,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     network, own_prefix = base.identity.trust.network, base.identity.prefix
     mptcp = Mptcp(network, own_prefix, choice.up, machine.kernel, machine.mptcp, on=config.mptcp)
     shares = _shares(base, machine, routing, throughput, TunnelLines(choice, tunnels.links), mptcp.apart)
-    dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, event_log)
+    dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, choice, event_log)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     driver.start(tunnels, peers, AskRegistry(base.first_peer, known, driver, base.updates, tasks))
@@ -413,6 +413,7 @@ def _dead_links(
     tunnels: Tunnels,
     news: DeadLinkNews,
     mesh: policy.Mesh,
+    choice: UplinkChoice,
     log: EventLog,
 ) -> DeadLinks:
     kernel = machine.kernel
@@ -426,7 +427,8 @@ def _dead_links(
         others,
     )
     network, own = base.identity.trust.network, base.identity.prefix
-    return DeadLinks(network, own, routing, tunnels.ends, means, news.event, log, lambda: mesh.avoided_links)
+    parts = network, own, routing, tunnels.ends, means, news.event, log
+    return DeadLinks(*parts, lambda: mesh.avoided_links, choice.is_metered)
 
 
 def _shares(

@@ -66,6 +66,8 @@ class World:
     rng: Random = field(default_factory=lambda: Random(1))
     lossy: frozenset[NextHop] = frozenset()
     """Those that the policy avoids."""
+    metered: frozenset[Prefix] = frozenset()
+    """Peers whose tunnels go over a line that is paid by volume."""
 
     def __post_init__(self) -> None:
         self.event_log = EventLog()
@@ -73,6 +75,7 @@ class World:
         self.room = DeadLinks(
             *(NETWORK, OWN, self, self, machine, self.events.append, self.event_log),
             avoided=lambda: self.lossy,
+            metered=lambda peer: peer in self.metered,
             clock=lambda: self.now,
         )
 

@@ -17,8 +17,9 @@ Some firewalls let few echo requests pass. So each neighbour is asked once in a 
 answers nearly all is asked in trains from then on. Who answers some only is asked now and then, so that a loss is seen
 later (LOSSY_SLOWLY): after some five seconds where 30% get lost. Others are left to babel's hellos.
 
-Where most links of a machine lose packets it is its own line that does, and none of them is better. So when one is
-about to be lossy, others that have no traffic are asked as well, and those that do not answer some are suspected.
+Where most links of a machine lose packets it is its own line that does, and none of them is better; or a firewall has
+one limit for all neighbours. So when one is about to be lossy, others that have no traffic are asked as well, and have
+to bear witness that they lose less (echo_outcomes.py). If they do not, nobody is asked for a while.
 
 A lossy link is asked on, seldom, also while it is avoided and nothing goes over it, until hardly anything is lost.
 
@@ -35,6 +36,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.echo_outcomes import Outcomes, are_its_own
 
 CALM, TRAIN, SELDOM = 0.15, 0.015, 1.0
 """Seconds between two requests: where packets go out, where some seem to be lost, and where that is known."""
@@ -63,6 +65,12 @@ COMPARED, COMPARING = 12, 2.0
 """So many of them at least, and so much longer than some link may be about to be lossy."""
 COMPARE_LONGEST, COMPARE_AGAIN = 10.0, 60.0
 """The longest time for that, and between two times that it begins: a neighbour may always seem to be about to."""
+REST_FIRST, REST_LAST, REST_FORGOTTEN = 60.0, 600.0, 300.0
+"""Seconds for which nobody is asked where most links lose answers: twice as long each time, unless the last one was so
+long ago.
+"""
+QUIETED = 1.0
+"""Seconds after a first train, at which no link is found lossy."""
 RECENT, MENDED = 60, 5
 """Of so many requests so many may be lost for a lossy link to be a good one again."""
 PROVING, SETTLED, WELL, SOMEWHAT = 60, 10, 9, 3
@@ -115,6 +123,8 @@ class _MeasuredLink:
     prove_pause: float = PROVE_FIRST
     pace: Pace = Pace.UNKNOWN
     proof: _FirstTrain | None = None
+    proved: float = float("-inf")
+    """When the last one ended."""
     carries: bool = False
     """Whether packets went out since the last request."""
     asked: float = float("-inf")
@@ -134,14 +144,18 @@ class _MeasuredLink:
     """Answers and losses since then."""
     heard: float = float("-inf")
     """When something was answered."""
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    missed: float = float("-inf")
+    """When a hello was missing last."""
     recent: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT))
     """Of those that were judged last, whether they were lost, since the link is lossy or avoided."""
     lossy: bool = False
     avoided: bool = False
     compared: bool = False
 
-    def judge(self, moment: float, *, lost: bool) -> None:
+    def judge(self, number: int, moment: float, *, lost: bool) -> None:
         """A request that went at a moment was answered, or lost."""
+        self.outcomes.note(number, moment, lost=lost)
         self.judged += 1
         self.recent.append(lost)
         if lost:
@@ -157,7 +171,7 @@ class _MeasuredLink:
         if self.proof is not None:
             self.proof.answered.add(number)
         if number in self.lost:  # it was late, and another one came sooner
-            del self.lost[number]
+            self.outcomes.note(number, self.lost.pop(number), lost=False)
             self.score = max(0.0, self.score - 1 - ANSWERED)
             return
         if (moment := self.waiting.pop(number, None)) is None:
@@ -166,8 +180,8 @@ class _MeasuredLink:
             if sent > moment - OVERTAKEN:
                 break
             self.lost[other] = self.waiting.pop(other)
-            self.judge(sent, lost=True)
-        self.judge(moment, lost=False)
+            self.judge(other, sent, lost=True)
+        self.judge(number, moment, lost=False)
 
     def forget(self, now: float) -> None:
         """Await nothing any more that went long ago."""
@@ -205,6 +219,11 @@ class _MeasuredLink:
         count = int(min((now - self.asked + EARLY) / apart, AT_ONCE)) if apart < CALM else 1
         return max(1, count if self.proof is None else min(count, self.proof.left))
 
+    @property
+    def limit(self) -> float:
+        """The score of a lossy link."""
+        return LOSSY if self.pace is Pace.OFTEN else LOSSY_SLOWLY
+
     def depart_or_arrive(self, now: float, *, missed: bool) -> None:
         """Begin or end a train, if it is time."""
         if self.train is None:
@@ -230,7 +249,7 @@ class _MeasuredLink:
             self.proof.until = min(self.proof.until, now + MUTE)
         if now < self.proof.until:
             return
-        pace, self.proof = self.proof.pace, None
+        pace, self.proof, self.proved = self.proof.pace, None, now
         self.doubt(now)
         self.pace = pace
         if pace is Pace.OFTEN:
@@ -257,6 +276,10 @@ class LinkLoss:
         """How many requests there were, those before this one began among them."""
         self._links: dict[NextHop, _MeasuredLink] = {}
         self._compare_until = self._compared = float("-inf")
+        self.rests_until = float("-inf")
+        """Most links lose answers, so until then nobody is asked but on links that are lossy or avoided."""
+        self._rest = REST_FIRST
+        self._turn = 0
         self._due = float("inf")
 
     @property
@@ -306,13 +329,18 @@ class LinkLoss:
         self._note(sent, avoided, now)
         for hop, link in self._links.items():
             link.forget(now)
+            link.missed = now if hop in missed else link.missed
             self._decide(link, now)
             link.depart_or_arrive(now, missed=hop in missed)
-        self._compare(now)
-        self._prove(now)
+        asking = [each for each in self._links.items() if now >= self.rests_until or each[1].is_rare]
+        if now >= self.rests_until:
+            self._compare(now)
+            self._prove(now)
         wanted, trains = [], 0
         self._due = float("inf")
-        for hop, link in self._links.items():
+        # Where only some pass at a time, they are not always those of the same links.
+        self._turn = (self._turn + 1) % max(len(asking), 1)
+        for hop, link in asking[self._turn :] + asking[: self._turn]:
             trains += link.train is not None and now - link.train < ENOUGH
             apart = link.apart(now, trains=trains <= TRAINS)
             if count := link.requests_due(apart, now):
@@ -346,12 +374,33 @@ class LinkLoss:
         if not link.is_rare:
             link.recent.clear()
         if not link.lossy:
-            link.lossy = link.score >= (LOSSY if link.pace is Pace.OFTEN else LOSSY_SLOWLY)
+            if link.score >= link.limit:
+                self._judge(link, now)
         elif len(link.recent) == RECENT and sum(link.recent) <= MENDED:
             link.lossy, link.score = False, 0.0
         elif now - link.heard >= SILENT:
             link.lossy = False
             link.doubt(now)
+
+    def _judge(self, link: _MeasuredLink, now: float) -> None:
+        """Where enough was lost: on this link, or on most. If nobody else is asked, a hello has to be missing too."""
+        link.score = min(link.score, link.limit)
+        if any(now - each.proved < QUIETED for each in self._links.values()):
+            return  # a first train may take what a firewall lets pass
+        others = (each.outcomes for each in self._links.values() if each is not link and not each.is_rare)
+        own = are_its_own(link.outcomes, others, link.begun)
+        if own is False:
+            self._begin_rest(now)
+        link.lossy = own is True or (own is None and (link.avoided or link.missed >= link.begun))
+
+    def _begin_rest(self, now: float) -> None:
+        """Most links lose answers: ask nobody for a while."""
+        again = now - self.rests_until < REST_FORGOTTEN
+        self._rest = min(2 * self._rest, REST_LAST) if again else REST_FIRST
+        self.rests_until = now + self._rest
+        for link in self._links.values():
+            link.score, link.train, link.proof, link.compared = 0.0, None, None, False
+            link.waiting.clear()
 
     def _prove(self, now: float) -> None:
         """Of a few at one time."""
@@ -368,7 +417,7 @@ class LinkLoss:
 
     def _compare(self, now: float) -> None:
         links = self._links.values()
-        nearly = any(link.train is not None and link.score >= WARNING for link in links)
+        nearly = any(link.score >= WARNING and not link.is_rare for link in links)
         if now >= self._compared + COMPARE_AGAIN and (nearly or any(each.lossy and not each.avoided for each in links)):
             self._compared, nearly = now, True
         end = self._compared + COMPARE_LONGEST

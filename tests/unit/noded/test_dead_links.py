@@ -69,6 +69,7 @@ def test_it_is_used_again_once_it_is_heard_for_a_while(world: World, caplog: pyt
         "died": 1,
         "dead": 0,
         "lossy": 0,
+        "unanswered": False,
         "detours": 0,
     }
 
@@ -424,8 +425,10 @@ async def _until_tried(world: World, tried: list[int]) -> None:
 
 
 def lose(world: World, hop: NextHop, seconds: float, share: float) -> None:
-    """Requests to a neighbour get lost, or their answers."""
+    """Requests to a neighbour get lost, or their answers, and hellos."""
     world.lost[hop.address] = share
+    (key,) = [key for key, each in world.table.neighbours.items() if each.key == hop]
+    world.table.neighbours[key] = replace(world.table.neighbours[key], reach=0x7FFF if share else 0xFFFF)
     world.flow(hop, seconds, back=True)
 
 
@@ -483,8 +486,7 @@ def test_nothing_leads_by_another_lossy_link(world: World) -> None:
     world.way(there, third, 96, used=False)
     world.flow(HOP_A, 5, back=True)
     world.lossy = frozenset({HOP_A})
-    world.lost[third.address] = 0.6
-    world.flow(third, 4, back=True)
+    lose(world, third, 4, 0.6)
     assert there not in world.routes
 
 
@@ -495,6 +497,18 @@ def test_links_over_tcp_and_those_behind_a_server_are_left_to_others_who_look(wo
     lose(world, HOP_A, 5, 0.5)
     lose(world, HOP_B, 5, 0.5)
     assert world.events == []
+
+
+def test_over_a_line_that_is_paid_by_volume_nobody_is_asked_for_losses_and_dead_links_are_found_all_the_same(
+    world: World,
+) -> None:
+    world.metered = frozenset({A})
+    world.flow(HOP_A, 20, back=True)
+    assert world.asked.count((HOP_A.address, 1)) < 10, "how long a round trip takes"
+    lose(world, HOP_A, 5, 0.5)
+    assert world.events == []
+    world.die(HOP_A, 0.6)
+    assert world.room.liveness.dead == {HOP_A}
 
 
 def test_a_missed_hello_is_a_reason_to_ask(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 from ipaddress import IPv6Address
 from random import Random
 from statistics import median
@@ -38,6 +39,9 @@ class ManyLinks(World):
         """When one was found to be dead."""
         self.looks = 0
         self.trips = [0.005 + 0.1 * self.rng.random() for _ in self.hops]
+        self.limit: tuple[float, float] | None = None
+        """Answers that a firewall lets pass, a second and at once, of all neighbours."""
+        self._passed = 0.0, 0.0
         self._number = 0
         self._events: list[tuple[float, int, int, EchoAnswer | None]] = []
         for index in range(count):
@@ -84,8 +88,16 @@ class ManyLinks(World):
                 self._later(moment + self.trips[index], index, EchoAnswer((hop.address, 0), 0, 0.0))
             elif works and answer is not None:
                 self._count(self.received, hop)
-                if answer.number and passes:
+                if answer.number and passes and self._is_let_in(moment):
                     self.heard.append(answer)
+
+    def _is_let_in(self, moment: float) -> bool:
+        if self.limit is None:
+            return True
+        left, last = self._passed
+        left = min(self.limit[1], left + (moment - last) * self.limit[0])
+        self._passed = left - (left >= 1), moment
+        return left >= 1
 
     @staticmethod
     def _count(packets: dict[str, int], hop: NextHop) -> None:
@@ -96,6 +108,18 @@ class ManyLinks(World):
 def _names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.if_nametoindex", lambda name: int(name.removeprefix("re6stnet-wg")))
     monkeypatch.setattr("socket.if_indextoname", lambda index: f"re6stnet-wg{index}")
+
+
+def test_a_firewall_with_one_limit_for_all_neighbours_is_told_of_and_no_link_avoided_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    world = ManyLinks(8)
+    world.limit = 10.0, 400.0
+    world.run(60)
+    assert world.events == []
+    assert "on most links, echo requests are not answered: a firewall limits them" in caplog.text
+    assert world.room.record()["unanswered"]
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.03])

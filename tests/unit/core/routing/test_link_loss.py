@@ -39,7 +39,7 @@ from re6st.core.routing.link_loss import (
 )
 
 HOPS = [NextHop(IPv6Address(f"fe80::{number}"), f"re6stnet-wg{number}") for number in range(1, 30)]
-HOP = HOPS[0]
+HOP, GOOD = HOPS[0], HOPS[-1]
 HOUR = 3600.0
 PROVED = PROVE_FIRST + PROVING * TRAIN + 2.0
 """When it is known how often the neighbour can be asked."""
@@ -55,7 +55,10 @@ def never(now: float) -> float:
 
 @dataclass
 class Play:
-    """One node, and links of it that are played: which packets get lost on them, and which machines stand still."""
+    """One node, and links of it that are played: which packets get lost on them, and which machines stand still.
+
+    There is a good one beside them, unless they are `alone`.
+    """
 
     losses: dict[NextHop, Loss] = field(default_factory=lambda: {HOP: never})
     seed: int = 1
@@ -67,6 +70,9 @@ class Play:
     own_stalls: list[tuple[float, float]] = field(default_factory=list)
     firewall: Callable[[float], bool] = lambda now: True
     """Whether a request that came to a neighbour passes there."""
+    alone: bool = False
+    hellos: bool = False
+    """Whether the hellos of babel get lost too, of which there is one a second."""
     least: float = 0.01
     most: float = 0.06
     """Seconds between two looks of this machine at least, and at most, as of noded/dead_links.py."""
@@ -82,9 +88,12 @@ class Play:
 
     def __post_init__(self) -> None:
         self.measured = LinkLoss()
+        if not self.alone:
+            self.losses.setdefault(GOOD, never)
         self.rng = Random(self.seed)
         self._coming: list[tuple[float, int, NextHop, float]] = []
         self._number = 0
+        self._hello = 0.0
 
     def run(self, until: float, *, or_found: bool = False) -> None:
         while self.now < until and not (or_found and self.found):
@@ -106,6 +115,9 @@ class Play:
             for hop in self.losses
             if hop not in self.gone
         }
+        if self.hellos and self.now >= self._hello + 1:
+            self._hello = self.now
+            self.missed = {hop for hop in self.losses if not self._passes(hop, self.now)}
         for hop in self.measured.look(sent, self.now, self.missed, self.avoided):
             self.requests[hop] = self.requests.get(hop, 0) + 1
             self._number += 1
@@ -236,11 +248,34 @@ def test_a_firewall_that_lets_few_requests_pass_is_no_loss(per_second: float) ->
     assert not play.found
 
 
+@pytest.mark.parametrize("busy", [1, 3, 8])
+@pytest.mark.parametrize(("per_second", "burst"), [(10, 5), (10, 200), (20, 200), (40, 5), (70, 50), (100, 5)])
+def test_a_firewall_with_one_limit_for_all_neighbours_is_no_loss(per_second: float, burst: int, busy: int) -> None:
+    """Of eight links some have traffic. Before other links had to bear witness, one after the other was avoided."""
+    traffic = dict.fromkeys(HOPS[:busy], 0.02)
+    play = Play(dict.fromkeys(HOPS[:8], never), traffic=traffic, firewall=limited(per_second, burst), alone=True)
+    play.run(HOUR / 12)
+    assert not play.found
+
+
+def test_a_link_whose_losses_no_other_one_bears_witness_of_is_lossy_once_a_hello_is_missing_too() -> None:
+    """Of 200 runs: 2.2 s in the median, in nine of ten at most 6.3, and in the worst 12.3."""
+    found = []
+    for seed in range(40):
+        play = Play({HOP: from_then(PROVED, 0.3)}, seed, alone=True, hellos=True)
+        play.run(PROVED + 60, or_found=True)
+        found.append(play.found[HOP] - PROVED)
+    assert statistics.median(found) < 4
+    play = Play({HOP: never}, alone=True, hellos=True, firewall=lambda now: now < PROVED or now % 0.2 < 0.1)
+    play.run(HOUR / 6)
+    assert not play.found
+
+
 def test_where_a_firewall_lets_some_pass_losses_are_found_although_later() -> None:
     """Where more than these get lost when it is first asked, it may count as one that answers none."""
     found = 0
     for seed in range(10):
-        play = Play({HOP: from_then(PROVED, 0.3)}, seed, firewall=limited(30, 5))
+        play = Play({HOP: from_then(PROVED, 0.3)}, seed, firewall=limited(30, 5), alone=True, hellos=True)
         play.run(PROVED + 30, or_found=True)
         found += bool(play.found)
     assert found >= 7
@@ -338,7 +373,7 @@ def test_one_that_is_avoided_for_another_reason_is_found_lossy_meanwhile() -> No
     play = Play({HOP: from_then(PROVED, 0.3)}, traffic={})
     play.run(PROVED)
     play.avoided = {HOP}
-    play.run(PROVED + 120)
+    play.run(PROVED + 200)
     assert play.measured.lossy == {HOP}
 
 
@@ -352,15 +387,16 @@ def test_one_that_answers_no_more_is_not_known_to_be_lossy_for_long() -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_where_our_own_line_loses_packets_others_are_suspected_before_one_is_told_of(seed: int) -> None:
+def test_where_our_own_line_loses_packets_no_link_is_lossy(seed: int) -> None:
     play = Play(dict.fromkeys(HOPS[:8], from_then(PROVED + 1, 0.3)), seed, traffic={HOP: 0.02, HOPS[1]: 0.02})
     play.run(PROVED + 1)
     assert play.requests[HOPS[5]] == PROVING
-    play.run(PROVED + 20, or_found=True)
-    assert play.found
-    assert len(play.suspected | play.found.keys()) > 4
+    play.run(PROVED + 20)
+    assert not play.found
+    assert play.measured.rests_until > play.now
     play.run(play.now + 600)
-    assert play.requests[HOPS[5]] < 600 / SELDOM + 500, "they are asked again now and then"
+    assert not play.found
+    assert play.requests[HOPS[5]] < 1000, "they are asked again now and then"
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -377,12 +413,13 @@ def test_where_one_link_loses_packets_others_are_not_suspected(seed: int) -> Non
 
 def test_there_are_few_trains_at_one_time_and_none_goes_on_for_ever() -> None:
     """As where peers lie, and leave one of ten requests without an answer."""
-    play = Play(dict.fromkeys(HOPS[:20], lambda now: 0.06), traffic=dict.fromkeys(HOPS[:20], 0.02))
+    losses = {hop: (lambda now: 0.06) if number < 8 else never for number, hop in enumerate(HOPS[:20])}
+    play = Play(losses, traffic=dict.fromkeys(HOPS[:20], 0.02))
     play.run(PROVED + 10)
     before, since = sum(play.requests.values()), play.now
     play.run(since + 60)
     assert sum(play.requests.values()) - before < (TRAINS / TRAIN + 20 / CALM) * 60
-    least = min(play.requests.values())
+    least = min(play.requests[hop] for hop in HOPS[:20])
     assert least > 60 / CALM / 2, "each has its turn"
 
 
@@ -405,9 +442,9 @@ def test_who_cannot_be_asked_takes_nobodys_place_when_links_are_compared() -> No
     for hop in silent:
         play.losses[hop] = lambda now: 1.0
     play.run(60)
-    play.run(80, or_found=True)
-    assert play.found.keys() == {HOP}
-    assert len(play.suspected & set(others)) > len(others) / 2
+    play.run(80)
+    assert not play.found
+    assert all(play.requests[hop] > PROVING + 2 for hop in others)
 
 
 def test_an_answer_that_was_held_back_says_nothing_of_the_round_trip() -> None:
