@@ -17,9 +17,10 @@ from typing import Any
 from re6st import PROTOCOL, babel, cert
 from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
-from re6st.core.machine.wanted_state import Kept
+from re6st.core.machine.wanted_state import AddressPlan, Kept
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.planes import MAIN
+from re6st.core.routing.regions import ROUTE_PROTOCOL
 from re6st.linux import process
 from re6st.linux.local_addresses import local_addresses
 from re6st.noded import multicast, program_outputs, takeover
@@ -32,7 +33,7 @@ from re6st.noded.peer_socket import control_socket
 from re6st.noded.pem_files import rewrite
 from re6st.noded.registry_updates import Updates
 from re6st.noded.rooms import Base, MachineRooms, Rooms, build
-from re6st.noded.settings import Config
+from re6st.noded.settings import Config, EffectiveConfig
 from re6st.noded.takeover import Found
 from re6st.service import run_names
 from re6st.service.rundir import RunDirectory, remove_old, write_revoked
@@ -42,6 +43,8 @@ from re6st.transport import catalogue
 
 LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
+FOLLOWED = 75.0
+"""Seconds until all babelds have started anew with new parameters (SPREAD_LAST in noded/routing.py)."""
 PROGRAMS = (babel.PROGRAM, *sorted(catalogue.PROGRAMS))
 
 log = logging.getLogger(__name__)
@@ -199,6 +202,7 @@ class Member:
         self._rooms = rooms
         self._tasks = tasks
         self._loops: list[asyncio.Task[None]] = []
+        self._former_regions: list[AddressPlan] = []
 
     async def enter(self, found: Found, news: asyncio.Event) -> None:
         """Put our address on the machine and start everything; go on with what an earlier daemon left."""
@@ -286,7 +290,8 @@ class Member:
         in_force.effective = effective = before.follow(updates.parameters, updates.identity)
         self._use_identity(before.identity, effective.identity)
         self._tasks.start(machine.packet_filter.follow(effective.packet_rules), "packet filter's rules")
-        done = await machine.addresses.follow(effective.address_plans)
+        self._keep_region(before)
+        done = await machine.addresses.follow(self._address_plans())
         rooms.peers.sessions.version = effective.parameters.version
         rooms.settings_news.tell()
         rooms.country.require(bool(effective.parameters.same_country))
@@ -300,6 +305,21 @@ class Member:
         # It may take minutes, and has the newest settings at each step.
         self._tasks.start(rooms.tunnels.renew(rooms.routing.survey), "servers with new settings")
         return done
+
+    def _keep_region(self, before: EffectiveConfig) -> None:
+        """Go on telling others of a region that is none any more, as long as they may lead by it alone."""
+        now = self._machine.in_force.effective.address_plans
+        if gone := [plan for plan in before.address_plans if plan.protocol == ROUTE_PROTOCOL and plan not in now]:
+            self._former_regions += gone
+            self._tasks.start(self._give_up(gone), "a former region")
+
+    async def _give_up(self, plans: list[AddressPlan]) -> None:
+        await asyncio.sleep(FOLLOWED)
+        self._former_regions = [plan for plan in self._former_regions if plan not in plans]
+        await self._machine.addresses.follow(self._address_plans())
+
+    def _address_plans(self) -> list[AddressPlan]:
+        return list(dict.fromkeys((*self._machine.in_force.effective.address_plans, *self._former_regions)))
 
     def _use_identity(self, before: cert.Identity, now: cert.Identity) -> None:
         """Go on with our certificate of now; if it is another one, the peers of links learn it at once."""

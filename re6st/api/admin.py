@@ -64,6 +64,7 @@ class Admin:
             "own-node": self._own_node,
             "rotate": self._rotate,
             "hellos": self._hellos,
+            "regions": self._regions,
             "params": self._params,
             "topology": self._topology,
             "versions": self._versions,
@@ -272,6 +273,23 @@ class Admin:
             "changed": changed,
             "older_nodes": [prefix.cn for prefix in older],
             "short_from": None if older else iso(hellos.short_from),
+            "version": await self._version(),
+        }
+
+    async def _regions(self, arguments: Arguments) -> Record:
+        now = arguments.integer("now", 0, 1)
+        arguments.end()
+        await self._registry.seen.try_flush()
+        parameter_service = self._registry.parameter_service
+        await parameter_service.review()
+        changed = bool(now) and await parameter_service.begin_regions()
+        state = await parameter_service.regions()
+        return {
+            "wanted": state.wanted,
+            "bits": state.bits,
+            "changed": changed,
+            "older_nodes": [prefix.cn for prefix in state.older],
+            "from": None if state.older or not state.wanted else iso(state.choice.short_from),
             "version": await self._version(),
         }
 

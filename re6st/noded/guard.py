@@ -78,12 +78,13 @@ class _Watch:
         self._life = (-1, 0.0)
         self._timer: asyncio.TimerHandle | None = None
 
-    def look(self, ends: Ends, payload: Payload | None, now: float) -> None:
+    def look(self, ends: Ends, payload: Payload | None, region_length: int, now: float) -> None:
         """See who claims what in it now."""
         if self._life[0] != self.routing.priority:
             self._life = self.routing.priority, now
         self.found = self._claims.look(
-            self.routing.table, ends.owner_at, now, self._life[1], payload, ends.numbers, ends.is_shared
+            *(self.routing.table, ends.owner_at, now, self._life[1], payload, ends.numbers, ends.is_shared),
+            region_length,
         )
 
     def look_again(self, seconds: float) -> None:
@@ -158,7 +159,7 @@ class Guard:
 
     def _look(self, watch: _Watch, payload: Payload | None) -> None:
         now, before = time.monotonic(), self._heard
-        watch.look(self._tunnels.ends, payload, now)
+        watch.look(self._tunnels.ends, payload, self._in_force.effective.parameters.regions, now)
         for lie in watch.found.lies:
             self._expose(lie)
         heard = self._heard

@@ -27,16 +27,17 @@ class KnownPeers:
         return self._cache.addresses
 
     def is_routed(self, peer: Prefix) -> bool:
-        """Whether there is a route to a peer."""
-        return peer in self._mesh.survey.peers
+        """Whether there is a route to a peer, or to the region that it is in."""
+        return peer in self._mesh.survey.peers or self._mesh.region_of(peer) in self._mesh.survey.peers
 
     def lacks_extension(self, peer: Prefix) -> bool:
         """Whether it lacks what the network requires."""
         return self._requirement.lacks(peer)
 
     def near(self) -> set[Prefix]:
-        """Those next to us: neighbours, and both ends of our tunnels."""
-        return {*self._mesh.survey.neighbours, *self._mesh.tunnels, *self._mesh.clients}
+        """Those next to us: neighbours, and both ends of our tunnels; those of other regions only if at such an end."""
+        seen = (peer for peer in self._mesh.survey.neighbours if self._mesh.region_of(peer) is None)
+        return {*seen, *self._mesh.tunnels, *self._mesh.clients}
 
     def remember(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         """Where one is now. Those without a tunnel to them make room first."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from re6st import babel
-from re6st.core.machine.wanted_state import AddressPlan
+from re6st.core.machine.wanted_state import RTPROT_STATIC, AddressPlan
 from re6st.linux import process
 from re6st.linux.kernel import Kernel
 from re6st.noded import multicast
@@ -44,6 +44,7 @@ def note(run: Path, plans: Collection[AddressPlan]) -> None:
             "address": str(each.address),
             "length": each.length,
             "unreachable": [str(network) for network in each.unreachable],
+            "protocol": each.protocol,
         }
         for each in plans
     ]
@@ -106,4 +107,5 @@ async def remove_alone(run: Path) -> list[str]:
 
 def _address_plan(told: Any) -> AddressPlan:
     network, unreachable = ip_network(told["network"]), tuple(map(ip_network, told["unreachable"]))
-    return AddressPlan(network, ip_address(told["address"]), int(told["length"]), unreachable)
+    protocol = int(told.get("protocol", RTPROT_STATIC))
+    return AddressPlan(network, ip_address(told["address"]), int(told["length"]), unreachable, protocol)

@@ -292,6 +292,7 @@ class Observer:
             },
             "claims": self._guard.record(),
             "mesh": {**report.counts(self._mesh), "clients_served": self._event_log.counts["client-up"]},
+            "regions": report.regions(self._mesh),
             "links": self._dead_links.record(),
             "bulk": self._bulk.record(effective.planes),
             "uplinks": self._lines.record(),

@@ -235,7 +235,7 @@ class RoutingPlane:
             # The larger the table, the longer it takes to read, so the less often.
             await asyncio.sleep(max(SETTLE, len(self.table.routes) / ROUTES_PER_SECOND))
             self._changed.clear()
-            found = survey(self.table, network, own)
+            found = survey(self.table, network, own, self._in_force.effective.parameters.regions)
             running, late = self.babel.informed, self.babel.late
             self.seen = seen = replace(found, running=running, late=late, generation=self.priority)
             self.history.note(self.table, time.time())

@@ -27,7 +27,7 @@ from re6st.core.machine.uplinks import UplinkOption
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
-from re6st.core.routing import babel_settings, babel_words
+from re6st.core.routing import babel_settings, babel_words, regions
 from re6st.core.routing.babel_keys import key_in_use
 from re6st.core.routing.planes import MAIN, THROUGHPUT, Plane
 from re6st.core.transport.server_drain import DRAIN_HELLOS
@@ -218,6 +218,9 @@ class EffectiveConfig:
         """Our addresses and routes (wire.md 1.3, 1.4); each brings a route to our subnet, which babeld announces."""
         network, prefix = self.identity.trust.network, self.identity.prefix
         found = [AddressPlan(network, address(network, prefix), subnet(network, prefix).prefixlen, (network,))]
+        if self.region is not None:
+            net = subnet(network, self.region)
+            found.append(AddressPlan(net, net[-1], MAX_LENGTH, (net,), regions.ROUTE_PROTOCOL))
         if self.ipv4 is not None and self.ipv4_address is not None and self.parameters.ipv4 is not None:
             whole = self.parameters.ipv4
             if self.config.main_interface == "lo":
@@ -231,6 +234,11 @@ class EffectiveConfig:
     def subnet(self) -> IPv6Network:
         """Our own."""
         return subnet(self.identity.trust.network, self.identity.prefix)
+
+    @property
+    def region(self) -> Prefix | None:
+        """The region that we tell others of; None where there are none, or our own prefix says as much."""
+        return regions.own_region(self.identity.prefix, self.parameters.regions)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -278,6 +286,7 @@ class EffectiveConfig:
             lan=frozenset(self.config.lan),
             same_country=frozenset(parameters.same_country or ()),
             static_tunnel=bool(self.config.remotes),
+            region_length=parameters.regions,
         )
 
     @property
@@ -323,6 +332,7 @@ class EffectiveConfig:
             ipv4_network=parameters.ipv4,
             ipv4_length=0 if parameters.ipv4 is None else min(parameters.ipv4.prefixlen + parameters.ipv4_sublen, 32),
             longest=self.longest_subnet,
+            regions=parameters.regions,
             accepted=self.config.accept_route,
             refused=self.given_up,
             gateway=self.config.gateway,

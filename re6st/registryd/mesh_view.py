@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.routing.regions import region_of
 from re6st.core.wire.datagrams import Code, Endpoint, format_addresses, outside, parse_addresses
 from re6st.registryd.local_node import LocalNode
 
@@ -18,6 +19,8 @@ CANDIDATES_REST = 2.0
 CANDIDATE_TIME = 1.0
 """Seconds to wait for a candidate's answer before the next one is tried."""
 CANDIDATES_TRIED = 2
+BESIDE_TRIED = 2
+"""The same of those of the region of the caller, where the network has regions."""
 BOOTSTRAP_TIME = 3.0
 COUNTRY_PROTOCOL = 7
 """Older clients do not know the fourth field of an address (wire.md 6.7)."""
@@ -43,14 +46,21 @@ class MeshView:
         """Tell the registry's own node that there are new parameters (wire.md 5.2)."""
         self._node.tell(own, Code.VERSION)
 
-    async def bootstrap(self, own: Prefix, caller: Prefix, protocol: int, room: int) -> bytes | None:
+    async def bootstrap(
+        self, own: Prefix, caller: Prefix, protocol: int, room: int, beside: Sequence[Prefix] = ()
+    ) -> bytes | None:
         """A peer for a newcomer, and its addresses, in at most `room` bytes; None if nobody answers in time.
 
-        Candidates take turns; `own`, the registry's own node, is the last resort. The caller itself is never returned.
+        Two of those `beside` it are asked first, by chance. Other candidates take turns; `own`, the registry's own
+        node, is the last resort. The caller itself is never returned.
         """
         try:
             async with asyncio.timeout(BOOTSTRAP_TIME):
                 tried = {caller}
+                others = [each for each in beside if each != caller]
+                for candidate in self._random.sample(others, min(BESIDE_TRIED, len(others))):
+                    if text := await self._peer(candidate, protocol, room, CANDIDATE_TIME):
+                        return text
                 for _ in range(2 * CANDIDATES_TRIED):
                     candidate = await self._next_candidate(own)
                     if candidate in tried:
@@ -71,8 +81,9 @@ class MeshView:
         answer = await self._node.ask(prefix, Code.ADDRESS, timeout)
         return outside(parse_addresses((answer or b"").decode("utf-8", "replace")), self._node.network)
 
-    async def is_routed(self, own: Prefix, prefix: Prefix) -> bool:
-        return prefix == own or prefix in await self._node.routed()
+    async def is_routed(self, own: Prefix, prefix: Prefix, regions: int = 0) -> bool:
+        """Whether there is a route to a node, or to its region."""
+        return prefix == own or not {prefix, region_of(prefix, regions)}.isdisjoint(await self._node.routed())
 
     async def versions(self, own: Prefix) -> dict[str, str | None]:
         """By prefix in bits, the software of each node that has a route; None for one that does not answer."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from re6st import cert
@@ -40,11 +41,30 @@ FLOOR = "re6st_floor"
 """Our own row of `config`: the number of a version that nodes are known to have (restored.py)."""
 HELLOS = "re6st_hellos"
 """Another one: which hellos the network has, as core/registry/hello_choice.py writes it."""
+REGIONS = "re6st_regions"
+"""The same of whether it is in regions, where the operator wants them: `short` if so, `long` where it stays flat."""
 MEMBER_VERSIONS_PER_SECOND, MEMBER_VERSIONS = 1 / 60, 10
 """Versions that members may cause, all together: so many, then one a minute."""
 CLEAN_UP_INTERVAL = 3600.0
 RETRY_INTERVAL = 60.0
 NAMES_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RegionsState:
+    """What became of the operator's wish for regions."""
+
+    wanted: int
+    """Bits of a prefix that are to tell the region of a node; 0: none are wanted."""
+    choice: Hellos
+    """`short` where all nodes can have them."""
+    older: tuple[Prefix, ...]
+    """Nodes that cannot."""
+
+    @property
+    def bits(self) -> int:
+        """Bits that tell the region now; 0: the network is flat."""
+        return self.wanted if self.choice.short else 0
 
 
 class ParameterService:
@@ -62,6 +82,7 @@ class ParameterService:
         self._clock = TrustedClock(marks, self._monotonic())
         self._member_versions = RateLimit(MEMBER_VERSIONS_PER_SECOND, MEMBER_VERSIONS)
         self._complaint = ""
+        self._regions_notice = ""
         self._current: Parameters | None = None
         self._encoder: Encoder | None = None
 
@@ -194,12 +215,29 @@ class ParameterService:
 
         Raises Conflict, RepositoryError.
         """
+        return await self._switch_on(HELLOS, Extension.BABEL_HELLO, "need long hellos")
 
+    async def regions(self) -> RegionsState:
+        """Whether the network is in regions, and why not. Raises RepositoryError."""
+
+        def job(queries: Queries) -> RegionsState:
+            choice = _choice(queries, REGIONS, Extension.REGIONS)
+            return RegionsState(self._configured.regions, choice, tuple(queries.lacking(Extension.REGIONS)))
+
+        return await self._repository.read(job)
+
+    async def begin_regions(self) -> bool:
+        """The operator says that all nodes can have regions; returns whether this changed anything.
+
+        Raises Conflict, RepositoryError.
+        """
+        return await self._switch_on(REGIONS, Extension.REGIONS, "cannot have regions")
+
+    async def _switch_on(self, row: str, extension: Extension, why: str) -> bool:
         def job(changes: Changes) -> bool:
-            if older := _older_nodes(changes):
-                names = ", ".join(prefix.cn for prefix in older[:NAMES_SHOWN]) + (" ..." if older[NAMES_SHOWN:] else "")
-                raise Conflict(f"the network has nodes of older software, which need long hellos: {names}")
-            changes.set_config(HELLOS, replace(_hellos(changes), short=True).text())
+            if older := changes.lacking(extension):
+                raise Conflict(f"the network has nodes of older software, which {why}: {_names(older)}")
+            changes.set_config(row, replace(_choice(changes, row, extension), short=True).text())
             return self.update_version(changes)
 
         changed = await self._repository.change(job)
@@ -219,11 +257,9 @@ class ParameterService:
         if own is None:
             return False
         parameters = replace(self._configured, registry_prefix=own, crl=frozenset(changes.crl()))
-        hellos = hello_choice.choose(
-            hello_choice.read(changes.config(HELLOS)), _has_older(changes), self._clock.trusted
-        )
-        if hellos.text() != changes.config(HELLOS):
-            changes.set_config(HELLOS, hellos.text())
+        hellos = self._choose(changes, HELLOS, Extension.BABEL_HELLO)
+        if self._configured.regions and not self._choose(changes, REGIONS, Extension.REGIONS).short:
+            parameters = replace(parameters, regions=0)
         text = replace(parameters, babel_hello=_babel_hello(hellos), longest_prefix=changes.longest_prefix()).text()
         if not always and text == changes.config("last_config"):
             return False
@@ -231,6 +267,14 @@ class ParameterService:
         changes.set_config("version", make_version(number, partial(cert.sign, self._authority.key)))
         changes.set_config("last_config", text)
         return True
+
+    def _choose(self, changes: Changes, row: str, extension: Extension) -> Hellos:
+        """Whether the network has what all its nodes must be able to have."""
+        older = bool(changes.lacking(extension, 1))
+        chosen = hello_choice.choose(hello_choice.read(changes.config(row)), older, self._clock.trusted)
+        if chosen.text() != changes.config(row):
+            changes.set_config(row, chosen.text())
+        return chosen
 
     async def changed(self) -> None:
         """Read the parameters again, and let the node beside us spread them."""
@@ -242,6 +286,18 @@ class ParameterService:
         """Read the parameters. Raises RepositoryError, and forgets the old ones then."""
         self._current = self._encoder = None
         self._current = await self._repository.read(self._stored)
+        if self._configured.regions and self._current is not None:
+            self._tell_regions(self._current, (await self.regions()).older)
+
+    def _tell_regions(self, parameters: Parameters, older: Sequence[Prefix]) -> None:
+        """Tell the operator whether the network is in regions, once for each change."""
+        notice = f"the network is in regions of {parameters.regions} bits"
+        if not parameters.regions:
+            why = f"{len(older)} node(s) cannot have them: {_names(older)}" if older else "older nodes were here lately"
+            notice = f"--regions {self._configured.regions}: the network stays flat: {why} (see re6st-registry regions)"
+        if notice != self._regions_notice:
+            self._regions_notice = notice
+            logger.log(logging.INFO if parameters.regions else logging.WARNING, "%s", notice)
 
     def _stored(self, queries: Queries) -> Parameters | None:
         """None before the first certificate."""
@@ -255,6 +311,7 @@ class ParameterService:
             crl=frozenset(queries.crl()),
             babel_hello=_babel_hello(_hellos(queries)),
             longest_prefix=queries.longest_prefix(),
+            regions=self._configured.regions if _choice(queries, REGIONS, Extension.REGIONS).short else 0,
             version=queries.config("version") or b"\0",
             babel_hmac_sign=babel.sign,
             babel_hmac_accept=babel.accept,
@@ -268,17 +325,22 @@ def first_time(queries: Queries, wall: float) -> Marks:
     return first_marks(queries.marks(), queries.newest_issue(), wall)
 
 
+def _choice(queries: Queries, row: str, extension: Extension) -> Hellos:
+    """What was chosen last."""
+    return hello_choice.read(queries.config(row)) or hello_choice.choose(None, bool(queries.lacking(extension, 1)), 0.0)
+
+
 def _hellos(queries: Queries) -> Hellos:
-    return hello_choice.read(queries.config(HELLOS)) or hello_choice.choose(None, _has_older(queries), 0.0)
+    return _choice(queries, HELLOS, Extension.BABEL_HELLO)
 
 
 def _babel_hello(hellos: Hellos) -> float | None:
     return BABEL_HELLO if hellos.short else None
 
 
-def _has_older(queries: Queries) -> bool:
-    return bool(queries.lacking(Extension.BABEL_HELLO, 1))
-
-
 def _older_nodes(queries: Queries) -> list[Prefix]:
     return queries.lacking(Extension.BABEL_HELLO)
+
+
+def _names(older: Sequence[Prefix]) -> str:
+    return ", ".join(prefix.cn for prefix in older[:NAMES_SHOWN]) + (" ..." if older[NAMES_SHOWN:] else "")

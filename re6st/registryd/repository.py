@@ -91,6 +91,9 @@ class Queries(Protocol):
     def longest_prefix(self) -> int | None:
         """The length of the longest prefix that a node has; None if no node has one."""
 
+    def members(self, region: Prefix, limit: int) -> list[Prefix]:
+        """The nodes whose prefixes begin with that of a region, who called last first."""
+
     def babel_state(self) -> KeyState:
         """The keys of babel (wire.md 5.4)."""
 

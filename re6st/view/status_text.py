@@ -68,10 +68,12 @@ def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list
     lines = [each for name, words in told for each in _fact(name, words, width)]
     lines += _reachable(status, width)
     opening = f" ({mesh['tunnels_opening']} opening)" if mesh["tunnels_opening"] else ""
+    regions = status.get("regions")  # an older daemon knows of none
+    others = f"{plural(mesh['peers'], 'other node')}" if regions is None else _regions(regions)
     counted = (
         f"{plural(mesh['tunnels'], 'tunnel')} of ours{opening}, at most {mesh['tunnels_wanted']};"
         f" {plural(mesh['clients'], 'client')},"
-        f" {plural(mesh['neighbours'], 'neighbour')}, {plural(mesh['peers'], 'other node')}"
+        f" {plural(mesh['neighbours'], 'neighbour')}, {others}"
     )
     lines += _fact("mesh", counted, width)
     lines += _uplinks(status.get("uplinks"), width)
@@ -83,6 +85,13 @@ def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list
         return [*lines, *_fact("routes", "none", width)]
     more = [f"{len(hops) - HOPS_SHOWN} more"] if len(hops) > HOPS_SHOWN else []
     return lines + fold(f"  {'routes':<12} {routes['count']}: ", [*hops[:HOPS_SHOWN], *more], width)
+
+
+def _regions(regions: Answer) -> str:
+    """Whom the node knows in a network of regions."""
+    known = f"{plural(regions['nodes'], 'other node')} of our region {regions['own']},"
+    parts = "" if regions["whole"] else "; our region is in parts, which look for each other"
+    return f"{known} {plural(regions['others'], 'other region')}{parts}"
 
 
 def _renewal(when: float, now: float) -> str:

@@ -294,6 +294,10 @@ async def _hellos(operations: Operations, options: argparse.Namespace) -> Record
     return await operations.call("hellos", {"short": int(options.short)})
 
 
+async def _regions(operations: Operations, options: argparse.Namespace) -> Record:
+    return await operations.call("regions", {"now": int(options.now)})
+
+
 def _simple(operation: str) -> Callable[[Operations, argparse.Namespace], Awaitable[Record]]:
     async def ask(operations: Operations, options: argparse.Namespace) -> Record:
         return await operations.call(operation, {})
@@ -384,6 +388,10 @@ def _hellos_options(parser: OptionParser) -> None:
     parser.add_argument("--short", action="store_true", help="no node of the older software is left: do not wait a day")
 
 
+def _regions_options(parser: OptionParser) -> None:
+    parser.add_argument("--now", action="store_true", help="no node of older software is left: do not wait a day")
+
+
 def _topology_options(parser: OptionParser) -> None:
     parser.add_argument("--dot", action="store_true", help="print a graph for Graphviz")
 
@@ -435,6 +443,11 @@ COMMANDS: Mapping[str, Command] = {
         "Show whether the intervals of babel's hellos are short, and which nodes prevent that.",
         "--short",
         *(_hellos_options, None, _hellos, output.hellos),
+    ),
+    "regions": Command(
+        "Show whether the network is in regions, and which nodes keep it flat.",
+        "--now",
+        *(_regions_options, None, _regions, output.regions),
     ),
     "params": Command("Show the parameters of the network.", "", _no_options, None, _simple("params"), output.params),
     "topology": Command(

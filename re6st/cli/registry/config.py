@@ -30,7 +30,7 @@ from re6st.core.registry.allocator import (
     parse_communities,
 )
 from re6st.core.wire.extensions import KNOWN
-from re6st.core.wire.params import PLANES, Parameters, ParamsError, check
+from re6st.core.wire.params import PLANES, REGIONS_LIMIT, Parameters, ParamsError, check
 from re6st.registryd.mail import SMTPS_PORT, Mailer, is_address, is_deliverable
 from re6st.registryd.resources import RegistrySettings
 from re6st.service import geoip, states
@@ -86,8 +86,8 @@ def make_parser() -> OptionParser:
         f"Make the files of a new network:     {PROGRAM} init --network NET\n"
         f"Run with the options of a file:      {PROGRAM} @{init.OPTIONS_FILE}\n"
         f"Administer it, running or not:       {PROGRAM} nodes @{init.OPTIONS_FILE}\n"
-        "   also invite, tokens, revoke, revoked, rotate, hellos, params, topology,\n"
-        "   versions, web-login, backup, check; each has --help",
+        "   also invite, tokens, revoke, revoked, rotate, hellos, regions, params,\n"
+        "   topology, versions, web-login, backup, check; each has --help",
         "%(prog)s [COMMAND] [@FILE | OPTION ...]",
     )
     add = parser.add_argument_group("the CA and its certificates").add_argument
@@ -198,6 +198,15 @@ def make_parser() -> OptionParser:
         " latency (default: %(default)s)",
     )
     add(
+        "--regions",
+        metavar="BITS",
+        type=integer(0, REGIONS_LIMIT),
+        default=0,
+        help="nodes whose prefixes begin with the same BITS bits are a region: each knows those of its own, and one"
+        " route for each other region; while some node cannot have regions, and with 0, the network is flat"
+        " (default: %(default)s)",
+    )
+    add(
         "--same-country",
         metavar="CODE",
         action="append",
@@ -275,6 +284,7 @@ def _read(options: argparse.Namespace, database: str | None) -> tuple[RegistryCo
         attempts.make(_check_length, authority, communities, "--prefix-length", options.prefix_length)
         anonymous_length = options.anonymous_prefix_length
         attempts.make(_check_length, authority, communities, "--anonymous-prefix-length", anonymous_length)
+    attempts.make(_check_regions, options)
     origins = [attempts.make(_origin, text) for text in options.authorized_origin]
     for text in filter(None, (options.ipv4_address, options.ipv6_address)):
         attempts.make(_listen_address, text)
@@ -388,6 +398,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
         encrypt=options.encrypt,
         hello=options.hello,
         planes=options.planes,
+        regions=options.regions,
         tunnel_refresh=options.tunnel_refresh,
         ipv4=network,
         ipv4_sublen=extra,
@@ -432,6 +443,18 @@ def _check_length(authority: cert.Authority, communities: tuple[Community, ...],
         except AllocationError as error:
             where = f" in community {community.prefix.bits}" if community.prefix.length else ""
             raise ConfigError(f"{option} {length}{where}: {error}") from None
+
+
+def _check_regions(options: argparse.Namespace) -> None:
+    for option, length in (
+        ("--prefix-length", options.prefix_length),
+        ("--anonymous-prefix-length", options.anonymous_prefix_length),
+    ):
+        if options.regions and 0 < length <= options.regions:
+            raise ConfigError(
+                f"--regions {options.regions}: with {option} {length}, each node would be a region by itself."
+                " Give fewer bits, or longer prefixes."
+            )
 
 
 def _origin(text: str) -> str:

@@ -207,6 +207,21 @@ def hellos(record: Record, options: argparse.Namespace) -> str:
     return lines([("hellos", record["hellos"]), ("version", record["version"]), ("why", why)])
 
 
+def regions(record: Record, options: argparse.Namespace) -> str:
+    older = record["older_nodes"]
+    shown = f"{record['bits']} bits of a prefix" if record["bits"] else "none: the network is flat"
+    if not record["wanted"]:
+        why = "the registry runs without --regions"
+    elif older:
+        why = f"{len(older)} node(s) of older software cannot have them: {' '.join(older[:NAMES_SHOWN])}"
+        why += " ..." if older[NAMES_SHOWN:] else ""
+    elif record["from"] is None:
+        why = "all nodes can have them"
+    else:
+        why = f"no node of older software is left: regions from {record['from']}, or at once with --now"
+    return lines([("regions", shown), ("version", record["version"]), ("why", why)])
+
+
 def params(record: Record, options: argparse.Namespace) -> str:
     values = dict(record["parameters"])
     values["crl"] = f"{len(values['crl'])} serials, see revoked"

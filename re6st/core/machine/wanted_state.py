@@ -41,6 +41,8 @@ class AddressPlan:
     length: int
     """Of the prefix that our address brings a route for."""
     unreachable: tuple[Network, ...]
+    protocol: int = RTPROT_STATIC
+    """Of the unreachable routes: by it babel knows those to tell others of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,9 +273,13 @@ class Wanted:
     def with_plans(self, plans: Iterable[AddressPlan], interface: str) -> Wanted:
         """The same with these address plans, and no others, on this interface."""
         plans = tuple(plans)
-        networks = dict.fromkeys(network for plan in plans for network in plan.unreachable)
+        nowhere = dict.fromkeys(
+            KernelRoute(network, type=RTN_UNREACHABLE, protocol=plan.protocol)
+            for plan in plans
+            for network in plan.unreachable
+        )
         to_peers = (route for route in self.routes if route.type != RTN_UNREACHABLE)
-        routes = (*(KernelRoute(network, type=RTN_UNREACHABLE) for network in networks), *to_peers)
+        routes = (*nowhere, *to_peers)
         return replace(
             self, addresses=tuple(Placed(plan.address, plan.length, interface) for plan in plans), routes=routes
         )

@@ -178,6 +178,14 @@ class Mesh:
         """Peers connected to our servers, with the number of their tunnels."""
         return self._state.clients
 
+    def reaches(self, peer: Prefix) -> bool:
+        """Whether we have a route to a peer, or to its region, or a tunnel of the peer itself."""
+        return self._state.reaches(peer)
+
+    def region_of(self, peer: Prefix) -> Prefix | None:
+        """The region of a peer by which it is known here; None where it is known by itself."""
+        return self._state.region_of(peer) if self._state.is_outside(peer) else None
+
     @property
     def connected(self) -> bool:
         """Whether we reach the registry's node, which is everybody's proof of being in the network (wire.md 4.5)."""

@@ -5,6 +5,9 @@ We only know what a member says about its software, and a change of the hellos m
 intervals become long at once, because an older node has no neighbours until then. They become short again only after a
 day without older nodes, or if the operator says so, and do not become long again within ten minutes. Times are Unix
 seconds.
+
+Whether a network is in regions is chosen alike: `short` stands for that it is. It is flat at once where an older node
+is in it, which would not be reached from other regions.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
-from re6st.core.prefix import ipv4_address
+from re6st.core.prefix import Prefix, ipv4_address, prefix_of
+from re6st.core.routing import regions
 from re6st.core.routing.capacity import NEUTRAL
 
 UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
@@ -74,6 +75,8 @@ class BabelSettings:
     """The network's own IPv4 addresses, and the length of each node's subnet of them."""
     longest: int = 128
     """The length of the longest subnet in the network: no node has a longer prefix."""
+    regions: int = 0
+    """How many bits of a prefix tell the region of a node; 0: the network is flat."""
     accepted: tuple[IPv4Network | IPv6Network, ...] = ()
     """Other prefixes that may be announced to us, with all subnets of them (--accept-route)."""
     refused: tuple[IPv4Network, ...] = ()
@@ -129,6 +132,7 @@ def configuration(settings: BabelSettings, priority: int = PRIORITY) -> str:
         "random-id true",
         "redistribute local deny",
         f"redistribute ip {settings.subnet} eq {settings.subnet.prefixlen}",
+        regions.announced(settings.network),
     ]
     if settings.port != PORT:
         lines.append(f"protocol-port {settings.port}")
@@ -169,7 +173,8 @@ def _filters(settings: BabelSettings) -> list[str]:
     lines = [f"in ip ::/0 eq 0 {'src-ip ::/0 src-eq 0 ' if settings.source_routes else ''}deny"]
     lines += [f"in ip {each} metric {UNREACHABLE}" for each in own]
     lines += [f"in ip {each} deny" for each in settings.refused]
-    lines.append(f"in ip {network} ge {network.prefixlen + 1} le {settings.longest} src-ip ::/0 src-eq 0 allow")
+    prefix = prefix_of(network, settings.subnet) or Prefix(0, 0)
+    lines += regions.filters(network, prefix, settings.regions, settings.longest)
     if settings.source_routes:
         lines.append(f"in ip ::/0 eq 0 src-ip {network} src-eq {network.prefixlen} allow")
     if settings.ipv4_network is not None:

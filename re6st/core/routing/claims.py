@@ -26,6 +26,9 @@ STALE = 10.0
 said to be the former peer's: on a machine that has too much to do, babel forgets it later than after HOLD."""
 HELD_OWN = 10.0
 """Our own subnet must be announced by others, or a certificate be used twice, for so many seconds before it counts."""
+HELD_REGION = 600.0
+"""What may be a region of the peer's must be announced for so many seconds before it counts: it may have heard how long
+regions are now before us, or may hear it after us."""
 GRACE = 60.0
 """For so many seconds after the start of a babeld, others may still announce routes of the previous one, which had
 another identity.
@@ -114,12 +117,15 @@ class Claims:
         payload: Payload | None = None,
         numbers: Callable[[Prefix], Collection[int]] = lambda _: (),
         is_shared: Callable[[str], bool] = lambda _: False,
+        region_length: int = 0,
     ) -> Findings:
         """`owner` says whose certificate the other end has; None if that is not known. `numbers` returns the node
         numbers in the certificates of a peer; if they are not known, we believe its IPv4 subnet. `is_shared`: whether
-        neighbours share an interface, as behind a server.
+        neighbours share an interface, as behind a server. `region_length`: how many bits of a prefix tell the region,
+        which each node of it announces as its own, too.
         """
         false: defaultdict[Prefix, set[tuple[NextHop, Network]]] = defaultdict(set)
+        regional: defaultdict[Prefix, set[tuple[NextHop, Network]]] = defaultdict(set)
         routers: defaultdict[Prefix, set[str]] = defaultdict(set)
         ours: set[tuple[NextHop, Network]] = set()
         unknown: set[NextHop] = set()
@@ -145,8 +151,12 @@ class Claims:
             elif peer.contains(claimed):
                 if claimed == peer and route.metric < INFINITY:
                     routers[peer].add(route.router)
-            elif not any(each.contains(claimed) for each in self._accepted):
+            elif any(each.contains(claimed) for each in self._accepted):
+                continue
+            elif not claimed.contains(peer):
                 false[peer].add((route.via, route.destination))
+            elif claimed.length != region_length:
+                regional[peer].add((route.via, route.destination))
         for route4 in _claims(table.ipv4_routes.values()) if payload is not None else ():
             assert payload is not None
             if not route4.destination.overlaps(payload.network):
@@ -165,15 +175,19 @@ class Claims:
         self._owners = {hop: known for hop, known in self._owners.items() if hop in owners}
         doubled = [peer for peer, idents in routers.items() if len(idents) > 1]
         keys: list[object] = [*false, *(("doubled", peer) for peer in doubled), *([Heard] if ours else [])]
+        keys += [("region", peer) for peer in regional]
         self._since = {key: self._since.get(key, now) for key in keys}
         left = [HOLD - self._lasts(peer, now) for peer in false]
+        left += [HELD_REGION - self._lasts(("region", peer), now) for peer in regional]
         left += [STALE - (now - changed) for _, changed in self._owners.values()]
         left += [HELD_OWN - self._lasts(("doubled", peer), now) for peer in doubled]
+        lies = [_lie(peer, found) for peer, found in false.items() if self._lasts(peer, now) >= HOLD]
+        lies += [_lie(p, found) for p, found in regional.items() if self._lasts(("region", p), now) >= HELD_REGION]
         until_own = max(HELD_OWN - self._lasts(Heard, now), babel_since + GRACE - now)
         if ours:
             left.append(until_own)
         return Findings(
-            tuple(_lie(peer, found) for peer, found in false.items() if self._lasts(peer, now) >= HOLD),
+            tuple(lies),
             _heard(ours) if ours and until_own <= 0 else None,
             frozenset(peer for peer in doubled if self._lasts(("doubled", peer), now) >= HELD_OWN),
             frozenset(unknown),

@@ -55,9 +55,15 @@ def filters(network: IPv6Network, own: Prefix, length: int, longest: int) -> lis
     ]
 
 
-def announcement(network: IPv6Network, own: Prefix, length: int) -> str | None:
-    """The line by which babeld tells others of a node's region; None where its own subnet says as much."""
-    if not length or own.length <= length:
-        return None
-    region = subnet(network, region_of(own, length))
-    return f"redistribute ip {region} eq {region.prefixlen} proto {ROUTE_PROTOCOL}"
+def own_region(own: Prefix, length: int) -> Prefix | None:
+    """The region that a node has to tell of; None where the network is flat, or its own subnet says as much."""
+    return region_of(own, length) if 0 < length < own.length else None
+
+
+def announced(network: IPv6Network) -> str:
+    """The line by which babeld tells others of a region, as long as the kernel has our route for it.
+
+    It is the same in all networks, also flat ones. So nodes tell of their regions as soon as the network has them, and
+    the filters, for which each babeld has to start anew, come afterwards.
+    """
+    return f"redistribute ip {network} ge {network.prefixlen + 1} proto {ROUTE_PROTOCOL}"

@@ -179,18 +179,22 @@ def survey(table: Table, network: IPv6Network, own: Prefix, region_length: int =
         if route.destination is not known:  # those to one destination mostly follow each other
             known = route.destination
             destination = prefix_of(network, known)
-        if destination is None or destination == own:
+        if destination is None:
             continue
-        if destination == region:
+        if destination == region != own:
             announcers.add(route.router)
-            continue
+        if destination.contains(own):
+            continue  # our own, our region, or what was our region: we have no use for others' ways there
         if region_length and region.contains(destination):
             members.add(route.router)
-        if route.refmetric == 0:
+        if route.refmetric == 0 and (route.via not in owner or owner[route.via].length < destination.length):
             owner[route.via] = destination
         ways[destination].append(route)
         if route.installed:
             used[destination] = route
+    for aggregate in _aggregates(ways.keys()):
+        del ways[aggregate]
+        used.pop(aggregate, None)
     carried: defaultdict[NextHop, set[Prefix]] = defaultdict(set)
     sole: defaultdict[NextHop, set[Prefix]] = defaultdict(set)
     for destination, route in used.items():
@@ -223,6 +227,19 @@ def survey(table: Table, network: IPv6Network, own: Prefix, region_length: int =
         split=not announcers <= members,
         alone=not table.neighbours,
     )
+
+
+def _aggregates(found: Set[Prefix]) -> Set[Prefix]:
+    """Those that contain others, so they are no nodes: regions of which we know the nodes, as regions come or go."""
+    lengths = {prefix.length for prefix in found}
+    shorter = sorted(lengths)[:-1]
+    over = (
+        Prefix(prefix.value >> prefix.length - length, length)
+        for prefix in found
+        for length in shorter
+        if length < prefix.length
+    )
+    return found & set(over) if shorter else set()
 
 
 def _is_other_way(other: Route, route: Route) -> bool:

@@ -13,8 +13,9 @@ from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueE
 from re6st.core.mesh.policy import Mesh, Phase
 from re6st.core.prefix import Prefix, PrefixError, address, address_bits, prefix_of, subnet
 from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route, Table
+from re6st.core.routing.regions import region_of
 from re6st.core.routing.route_history import RouteState
-from re6st.core.routing.survey import SurveyLike
+from re6st.core.routing.survey import LinkUse, SurveyLike
 from re6st.core.telemetry.event_log import Happening
 from re6st.core.telemetry.expiry import AUTHORITY, DAY, OURS, expires
 from re6st.core.tunnel_protocols import TunnelCarrier, TunnelProtocol
@@ -168,6 +169,21 @@ def counts(mesh: Mesh) -> Record:
     }
 
 
+def regions(mesh: Mesh) -> Record | None:
+    """What is known of regions; None where the network is flat."""
+    settings, peers = mesh.settings, mesh.survey.peers
+    if not settings.region_length:
+        return None
+    others = sum(mesh.region_of(peer) is not None for peer in peers)
+    return {
+        "bits": settings.region_length,
+        "own": region_of(settings.own, settings.region_length).cn,
+        "nodes": len(peers) - others,
+        "others": others,
+        "whole": not mesh.survey.split,
+    }
+
+
 def tunnels(
     mesh: Mesh,
     table: Table,
@@ -182,9 +198,10 @@ def tunnels(
     avoided = {hop.interface: hop for hop in mesh.avoided_links}
     for link in links:
         policy = mesh.tunnels.get(link.peer) if link.outgoing else None
-        neighbour = _neighbour(mesh.survey, table, link)
+        # One of another region is known to babel by that.
+        links_there = mesh.survey.neighbours.get(mesh.region_of(link.peer) or link.peer, ())
+        neighbour = _neighbour(links_there, table, link)
         hop = neighbour.key if neighbour else None
-        links_there = mesh.survey.neighbours.get(link.peer, ())
         state = policy.phase.value if policy else "up" if link.since is not None else "opening"
         why_avoided = mesh.why_avoided(link.peer, link.interface)
         if state == "up" and why_avoided is not None:
@@ -225,9 +242,9 @@ def _is_silent(neighbour: Neighbour | None, link: Link, now: float) -> bool:
     return not heard and link.since is not None and now - link.since > SILENT_AFTER
 
 
-def _neighbour(survey: SurveyLike, table: Table, link: Link) -> Neighbour | None:
-    """Who babel sees at the other end."""
-    for each in survey.neighbours.get(link.peer, ()):
+def _neighbour(links_there: Iterable[LinkUse], table: Table, link: Link) -> Neighbour | None:
+    """Who babel sees at the other end, of those that it has links with."""
+    for each in links_there:
         if each.hop.interface == link.interface:
             return table.neighbour_at(each.hop)
     # Nobody else can be on the interface of a client tunnel.
@@ -282,12 +299,14 @@ def why(survey: SurveyLike, table: Table, network: IPv6Network, peer: Prefix) ->
 def peers(mesh: Mesh, addresses: Mapping[Prefix, Sequence[Endpoint]], happenings: Iterable[Happening]) -> list[Record]:
     """Every node whose addresses we remember, or which is next to us: where it is, and how the last tunnels went."""
     last = {peer: each for each in happenings if each.kind in TRIED for peer in each.peers}
-    survey, found = mesh.survey, {*addresses, *mesh.tunnels, *mesh.clients, *mesh.survey.neighbours}
+    survey = mesh.survey
+    near = (peer for peer in survey.neighbours if mesh.region_of(peer) is None)
+    found = {*addresses, *mesh.tunnels, *mesh.clients, *near}
     return [
         {
             "peer": peer.cn,
             "addresses": [asdict(endpoint) for endpoint in addresses.get(peer, ())],
-            "reached": peer in survey.peers,
+            "reached": mesh.reaches(peer),
             "metric": survey.metrics.get(peer),
             "tunnel": "out" if peer in mesh.tunnels else "in" if peer in mesh.clients else None,
             "last": event(last[peer]) if peer in last else None,

@@ -33,6 +33,8 @@ class Extension(StrEnum):
     """The parameter `longest_prefix` says how long the prefixes of members may be."""
     PLANES = "planes"
     """The parameter `planes` says how many routing planes a network has."""
+    REGIONS = "regions"
+    """The parameter `regions` says how many bits of a prefix tell the region of a node."""
     REKEY = "rekey"
     """The calls rekeyCertificate and revokeSuperseded."""
     PRESENT_CERTIFICATE = "present-certificate"

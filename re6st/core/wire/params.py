@@ -40,6 +40,9 @@ BABEL_HELLO = 0.25
 PLANES = 2
 """Routing planes that a network has at most."""
 
+REGIONS_LIMIT = 64
+"""Bits of a prefix that say in which region a node is, at most."""
+
 BABEL_DEFAULT = "max-rtt-penalty 5000 rtt-max 500 rtt-decay 125"
 
 _BABEL_TEXT = re.compile(r"[A-Za-z0-9 ._-]{0,500}", re.ASCII)
@@ -78,6 +81,9 @@ class Parameters:
     """The length of the longest prefix of a node, so that others can refuse to route parts of one. Ours only."""
     planes: int = 1
     """Routing planes: 2 where bulk traffic has ways of its own, by capacity (core/routing/planes.py). Ours only."""
+    regions: int = 0
+    """How many bits of a prefix tell the region of a node (core/routing/regions.py); 0: the network is flat. Ours only.
+    """
     tunnel_refresh: int = 300
     ipv4: IPv4Network | None = None
     ipv4_sublen: int = 0
@@ -115,6 +121,8 @@ class Parameters:
             values["longest_prefix"] = self.longest_prefix
         if self.planes != 1:
             values["planes"] = self.planes
+        if self.regions:
+            values["regions"] = self.regions
         if self.ipv4 is not None:
             values["ipv4"] = str(self.ipv4)
             values["ipv4_sublen"] = self.ipv4_sublen
@@ -215,6 +223,7 @@ def check(values: dict[str, Any]) -> Parameters:
     names, hello = reader.names("extensions"), reader.seconds("babel_hello", 0.1, 3600)
     switch, required = reader.time("babel_switch_time"), reader.names("require")
     planes = reader.integer("planes", 1, 1, PLANES)
+    regions = reader.integer("regions", 0, 0, REGIONS_LIMIT)
     longest = None if values.get("longest_prefix") is None else reader.integer("longest_prefix", 0, 1, 128)
     return Parameters(
         registry_prefix=registry_prefix,
@@ -232,6 +241,7 @@ def check(values: dict[str, Any]) -> Parameters:
         babel_hello=hello if Extension.BABEL_HELLO in names else None,
         longest_prefix=longest if Extension.LONGEST_PREFIX in names else None,
         planes=planes if Extension.PLANES in names else 1,
+        regions=regions if Extension.REGIONS in names else 0,
         tunnel_refresh=reader.integer("tunnel_refresh", 300, 1, 1 << 30),
         ipv4=ipv4,
         ipv4_sublen=reader.integer("ipv4_sublen", 0, 0, 32),

@@ -7,8 +7,12 @@ from http import HTTPStatus
 
 from re6st import cert
 from re6st.core.prefix import Prefix, control_address
+from re6st.core.routing.regions import region_of
 from re6st.registryd.call import Call, RpcError, caller_of
 from re6st.registryd.parts import Parts
+
+MEMBERS = 50
+"""Nodes of a region of which one is named to a newcomer: those that called last are there most likely."""
 
 
 class MeshCalls:
@@ -33,8 +37,15 @@ class MeshCalls:
         certificate = await self._parts.certificate(caller)
         protocol = call.session.claims.protocol if call.session else 1
         room = self._authority.trust.key_size // 8 - 11
-        peer = await self._mesh.bootstrap(await self._own(), caller, protocol, room)
+        peer = await self._mesh.bootstrap(await self._own(), caller, protocol, room, await self._beside(caller))
         return None if peer is None else cert.encrypt(certificate, peer)
+
+    async def _beside(self, caller: Prefix) -> list[Prefix]:
+        """Nodes of the caller's region, which it needs a tunnel to; none where the network is flat."""
+        if not (length := (await self._parts.parameter_service.parameters()).regions):
+            return []
+        region = region_of(caller, length)
+        return await self._repository.read(lambda queries: queries.members(region, MEMBERS))
 
     async def get_node_prefix(self, call: Call) -> bytes | None:
         prefix = await self._by_email(call)
@@ -46,7 +57,8 @@ class MeshCalls:
 
     async def get_ipv4_information(self, call: Call) -> bytes | None:
         prefix = await self._by_email(call)
-        if prefix is None or not await self._mesh.is_routed(await self._own(), prefix):
+        regions = (await self._parts.parameter_service.parameters()).regions
+        if prefix is None or not await self._mesh.is_routed(await self._own(), prefix, regions):
             return None
         endpoints = await self._mesh.addresses(prefix)
         return endpoints[0].host.encode() if endpoints else None

@@ -101,6 +101,15 @@ class SqlQueries:
         found: int | None = self._one("SELECT max(length(prefix)) FROM re6st_issued")[0]
         return found
 
+    def members(self, region: Prefix, limit: int) -> list[Prefix]:
+        """The nodes whose prefixes begin with that of a region, who called last first."""
+        found = self._db.execute(
+            "SELECT prefix FROM re6st_issued LEFT JOIN re6st_seen USING (prefix)"
+            " WHERE prefix >= ?1 AND prefix < ?1 || '2' ORDER BY date DESC LIMIT ?2",
+            (region.bits, limit),
+        )
+        return [Prefix.from_bits(row[0]) for row in found]
+
     def babel_state(self) -> KeyState:
         """The keys of babel (wire.md 5.4)."""
         keys = (self.config("babel_hmac0"), self.config("babel_hmac1"), self.config("babel_hmac2"))

@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -367,6 +368,30 @@ def test_who_keeps_the_hellos_long_and_the_operators_word(world: World) -> None:
         assert shown["short_from"] == "2027-06-02T00:00:00Z"
         short = await remote.call("hellos", {"short": 1})
         assert (short["hellos"], short["changed"], short["version"]) == ("short", True, shown["version"] + 1)
+
+    run(world, test)
+
+
+def test_who_keeps_the_network_flat_and_the_operators_word(world: World) -> None:
+    async def test(world: World, remote: Operations) -> None:
+        await world.enrol()
+        await world.enrol()
+        shown = await remote.call("regions", {})
+        assert (shown["wanted"], shown["bits"], shown["from"]) == (0, 0, None)
+        service = world.registry.parameter_service
+        service._configured = replace(service._configured, regions=14)
+        await world.in_session(await world.hello(B, 1), "getDh", B)
+        shown = await remote.call("regions", {})
+        assert (shown["wanted"], shown["bits"], shown["older_nodes"]) == (14, 0, [B.cn])
+        assert (await service.parameters()).regions == 0
+        status, text = await refused(remote.call("regions", {"now": 1}))
+        assert (status, B.cn in text) == (Status.CONFLICT, True)
+        await remote.call("revoke", {"target": B.cn})
+        shown = await remote.call("regions", {})
+        assert (shown["bits"], shown["older_nodes"], shown["from"] is not None) == (0, [], True)
+        now = await remote.call("regions", {"now": 1})
+        assert (now["bits"], now["changed"], now["version"]) == (14, True, shown["version"] + 1)
+        assert (await service.parameters()).regions == 14
 
     run(world, test)
 

@@ -10,9 +10,11 @@ import pytest
 
 from re6st import cert
 from re6st.client.files import Files
-from re6st.core.prefix import Prefix
+from re6st.core.machine.wanted_state import Wanted
+from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_settings import configuration
 from re6st.core.routing.planes import MAIN, THROUGHPUT
+from re6st.core.routing.regions import ROUTE_PROTOCOL
 from re6st.core.wire.params import Parameters
 from re6st.noded.settings import GIVEN_UP, LAST_QUESTION, Config, EffectiveConfig
 
@@ -119,3 +121,23 @@ def test_in_the_second_plane_are_the_subnets_of_the_network_alone_by_the_tunnels
     assert "in ip ::/0 eq 0 deny" in text.splitlines(), "and no default route is"
     assert not [line for line in text.splitlines() if line.startswith("redistribute") and "10.42" in line]
     assert [line for line in configuration(effective.babel(MAIN, 0, 0)).splitlines() if "192.168.7.0/24" in line]
+
+
+def test_in_a_network_of_regions_the_kernel_has_that_of_the_node_and_the_address_at_which_the_nearest_node_answers(
+    nodes: dict[str, cert.Identity],
+) -> None:
+    here, identity = Path("."), nodes["1/16"]
+    config = Config("", Files(here, here, here), here, here, here)
+    network = identity.trust.network
+    effective = EffectiveConfig(config, identity, Parameters(Prefix(0, 16), regions=14), {})
+    region = subnet(network, Prefix(0, 14))
+    plan = effective.address_plans[1]
+    assert (plan.unreachable, plan.address, plan.length) == ((region,), region[-1], 128)
+    [route] = [each for each in Wanted().with_plans([plan], "lo").routes if each.destination == region]
+    assert route.protocol == ROUTE_PROTOCOL
+    assert f"redistribute ip {network} ge {network.prefixlen + 1} proto {ROUTE_PROTOCOL}\n" in configuration(
+        effective.babel(MAIN, 0, 0)
+    )
+    for alone in (0, 16, 20):
+        parameters = Parameters(Prefix(0, 16), regions=alone)
+        assert len(EffectiveConfig(config, identity, parameters, {}).address_plans) == 1

@@ -100,7 +100,7 @@ class World:
             identity=SimpleNamespace(trust=SimpleNamespace(network=NETWORK), prefix=OWN),
             subnet=subnet(NETWORK, OWN),
             config=SimpleNamespace(accept_route=(), run=run),
-            parameters=SimpleNamespace(ipv4=None, ipv4_sublen=0, require=frozenset()),
+            parameters=SimpleNamespace(ipv4=None, ipv4_sublen=0, regions=0, require=frozenset()),
             ipv4=None,
         )
         self.effective = effective
@@ -277,11 +277,11 @@ def test_an_ipv4_subnet_is_held_against_the_number_in_the_certificate_also_while
         world = World(tmp_path)
         world.tunnels.behind[HARDWARE] = LIAR
         world.claim(LIAR)
-        world.effective.parameters = SimpleNamespace(ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8)
+        world.effective.parameters = SimpleNamespace(ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8, regions=0)
         world.claim4("10.42.2.0/24")
         world.look()
         await until(lambda: world.tunnels.owner_at(HOP))
-        world.effective.parameters = SimpleNamespace(ipv4=IPv4Network("10.0.0.0/8"), ipv4_sublen=16)
+        world.effective.parameters = SimpleNamespace(ipv4=IPv4Network("10.0.0.0/8"), ipv4_sublen=16, regions=0)
         world.look()
         await asyncio.sleep(2 * HOLD)
         world.look()

@@ -63,6 +63,18 @@ def test_who_can_be_told_something_is_who_has_a_route(known: KnownPeers) -> None
     assert not known.is_routed(AWAY)
 
 
+def test_a_node_of_another_region_is_known_by_that(cache: Cache, requirement: Requirement) -> None:
+    settings = policy.Settings(OWN, Prefix(0, 16), client_count=3, tunnel_refresh=300, close_time=60, region_length=14)
+    mesh = policy.Mesh(settings, cache.addresses, Random(1))
+    region, link = Prefix(1, 14), LinkUse(HOP, frozenset(), frozenset())
+    survey = Survey(peers=frozenset((TUNNEL, region)), neighbours={TUNNEL: (link,), region: (link,)})
+    mesh.handle(policy.Surveyed(survey), 0.0)
+    known = KnownPeers(OWN, mesh, requirement, cache)
+    assert known.is_routed(AWAY), "6/16, which is in 1/14"
+    assert not known.is_routed(Prefix(3, 16)), "of our region, and without a route"
+    assert known.near() == {TUNNEL}, "a region is nobody to talk to"
+
+
 def test_who_lacks_what_is_required_is_known_at_once(known: KnownPeers, requirement: Requirement) -> None:
     assert not known.lacks_extension(FAR)
     requirement.look(frozenset(("sealed-messages",)), {FAR: AnnouncedNames(frozenset(), 0)}, 1)

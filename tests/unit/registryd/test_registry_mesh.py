@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,6 +102,20 @@ def test_bootstrap_peers_take_turns_and_are_never_the_caller(world: World) -> No
         assert (A, 0) in node.asked, "the first certificate was announced"
 
     in_mesh(world, answers, [B, c], test)
+
+
+def test_in_a_network_of_regions_somebody_of_the_callers_own_is_named(world: World) -> None:
+    c = Prefix(2, 16)
+    answers = {(p, 1): f"10.0.0.{p.value},1194,udp".encode() for p in (A, B, c, Prefix(3, 16))}
+
+    async def test(world: World, node: FakeNode) -> None:
+        service = world.registry.parameter_service
+        service._configured = replace(service._configured, regions=15)
+        await service.start()
+        assert {await bootstrap(world, c) for _ in range(6)} == {f"{Prefix(3, 16).bits} 10.0.0.3,1194,udp"}
+        assert {await bootstrap(world, B) for _ in range(6)} == {f"{A.bits} 10.0.0.0,1194,udp"}
+
+    in_mesh(world, answers, [B, c, Prefix(1, 15)], test)
 
 
 def test_a_silent_candidate_costs_a_second_not_the_answer(world: World) -> None:

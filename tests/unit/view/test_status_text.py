@@ -269,6 +269,16 @@ def test_lines_to_the_internet_are_told_of_where_tunnels_are_bound_to_them() -> 
     assert "uplinks" not in "\n".join(paint(text.overview(older, TUNNELS, ROUTES, EVENTS, NOW, 80)))
 
 
+def test_whom_a_node_knows_in_a_network_of_regions() -> None:
+    def shown(**changed: object) -> str:
+        regions = {"bits": 8, "own": "2/8", "nodes": 240, "others": 14, "whole": True} | changed
+        lines = paint(text.overview({**STATUS, "regions": regions}, [], ROUTES, [], NOW, 80))
+        return " ".join(" ".join(lines).split())
+
+    assert "3 neighbours, 240 other nodes of our region 2/8, 14 other regions routes" in shown()
+    assert "14 other regions; our region is in parts, which look for each other" in shown(whole=False)
+
+
 def test_by_which_plane_bulk_traffic_goes() -> None:
     def shown(**bulk: object) -> str:
         status = {**STATUS, "bulk": {**STATUS["bulk"], **bulk}}

@@ -16,7 +16,7 @@ import pytest
 
 from re6st import cert
 from re6st.cli.registry import main as registry
-from re6st.cli.registry.config import RegistryConfig, configure, make_parser
+from re6st.cli.registry.config import ConfigError, RegistryConfig, configure, make_parser
 from re6st.core.prefix import serial_of_network
 from re6st.registryd.mail import Mailer
 from re6st.registryd.sqlite.schema import SCHEMA, create_statement
@@ -255,7 +255,7 @@ def test_every_option_of_the_network_becomes_a_parameter(here: Path) -> None:
     parameters = read(
         *("--ipv4", "10.42.0.0/16", "8", "--min-protocol", "7", "--hello", "9", "--client-count", "5"),
         *("--tunnel-refresh", "100", "--same-country", "fr", "--same-country", "JP", "--encrypt"),
-        *("--planes", "2"),
+        *("--planes", "2", "--regions", "8"),
         places=str(database),
     ).settings.parameters
     assert parameters.public() | {"babel_default": "", "protocol": 0, "extensions": []} == {
@@ -271,11 +271,18 @@ def test_every_option_of_the_network_becomes_a_parameter(here: Path) -> None:
         "min_protocol": 7,
         "planes": 2,
         "protocol": 0,
+        "regions": 8,
         "registry_prefix": "",
         "same_country": ["FR", "JP"],
         "tunnel_refresh": 100,
     }
     assert read("--max-clients", "0").settings.parameters.max_clients == 0
+
+
+def test_a_region_is_more_than_one_node(here: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--regions 16: with --prefix-length 16, each node would be a region"):
+        read("--regions", "16", "--prefix-length", "16")
+    assert read("--regions", "8", "--prefix-length", "16").settings.parameters.regions == 8
 
 
 def test_the_other_options_are_taken(here: Path) -> None:

@@ -15,6 +15,7 @@ from re6st.core.routing.babel_lines import INFINITY, NextHop, Route, Route4, Tab
 from re6st.core.routing.claims import (
     GRACE,
     HELD_OWN,
+    HELD_REGION,
     HOLD,
     REFUSED_FIRST,
     REFUSED_LAST,
@@ -46,13 +47,19 @@ def route(destination: IPv6Network | Prefix, via: NextHop = HOP, refmetric: int 
     return Route("", destination, ANY, False, metric, refmetric, via, router)
 
 
-def after(seconds: float, *routes: Route, accepted: tuple[str, ...] = (), since: float = -1000.0) -> Findings:
+def after(
+    seconds: float,
+    *routes: Route,
+    accepted: tuple[str, ...] = (),
+    since: float = -1000.0,
+    region_length: int = 0,
+) -> Findings:
     """What is found when these routes have been there for so long."""
     table = Table()
     table.routes = {str(number): each for number, each in enumerate(routes)}
     claims = Claims(NETWORK, OWN, [ip_network(each) for each in accepted])
-    claims.look(table, ENDS.get, 0.0, since)
-    return claims.look(table, ENDS.get, seconds, since)
+    claims.look(table, ENDS.get, 0.0, since, region_length=region_length)
+    return claims.look(table, ENDS.get, seconds, since, region_length=region_length)
 
 
 def test_who_announces_the_subnet_of_another_is_named_with_it() -> None:
@@ -98,7 +105,15 @@ def test_a_part_of_a_subnet_is_as_much_a_lie_and_so_is_one_of_nobody() -> None:
     part = IPv6Network("2001:db8:42:4:8000::/65")
     assert after(HOLD, route(part)).lies[0].subnets == (part,)
     assert after(HOLD, route(Prefix(99, 16))).lies[0].subnets == (subnet(NETWORK, Prefix(99, 16)),)
-    assert after(HOLD, route(Prefix(0, 4))).lies, "one that is shorter than its own"
+
+
+def test_a_node_may_announce_its_own_region_and_no_other_part_of_the_network() -> None:
+    assert after(HELD_REGION, route(Prefix(0, 14)), region_length=14) == Findings()
+    assert after(HOLD, route(Prefix(1, 14)), region_length=14).lies, "a region of others"
+    shorter = route(Prefix(0, 4))
+    assert not after(HOLD, shorter, region_length=14).lies, "it may have heard first that regions are larger now"
+    assert after(HELD_REGION, shorter, region_length=14).lies
+    assert after(HELD_REGION, shorter).lies
 
 
 def test_honest_neighbours_are_never_named() -> None:

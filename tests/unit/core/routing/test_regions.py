@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from re6st.core.prefix import Prefix, PrefixError, address, control_address, subnet
 from re6st.core.routing.babel_lines import NextHop, Route, Table
-from re6st.core.routing.regions import announcement, anycast_address, filters, region_of, takes
+from re6st.core.routing.regions import announced, anycast_address, filters, own_region, region_of, takes
 from re6st.core.routing.survey import Survey, survey
 
 NETWORK = IPv6Network("2001:db8::/32")
@@ -51,12 +51,14 @@ def test_the_lines_for_babeld_say_what_a_node_takes(own: Prefix, other: Prefix, 
 
 
 @given(own=PREFIXES, length=LENGTHS)
-def test_each_node_takes_what_the_others_of_its_region_announce(own: Prefix, length: int) -> None:
-    region = region_of(own, length)
-    assert region.contains(own)
-    line = announcement(NETWORK, own, length)
-    assert (line is None) == (own.length <= length or not length)
-    assert line is None or line.split()[2] == str(subnet(NETWORK, region))
+def test_each_node_tells_of_a_region_that_is_more_than_itself(own: Prefix, length: int) -> None:
+    region = own_region(own, length)
+    assert (region is None) == (own.length <= length or not length)
+    assert region is None or (region.contains(own) and region.length == length)
+
+
+def test_babel_tells_of_any_region_for_which_the_kernel_has_our_route() -> None:
+    assert announced(NETWORK) == "redistribute ip 2001:db8::/32 ge 33 proto 44"
 
 
 def test_the_address_of_a_region_is_that_of_no_node() -> None:
@@ -109,3 +111,14 @@ def test_a_neighbour_in_another_region_is_known_by_that_region() -> None:
 def test_a_region_is_split_if_somebody_announces_it_whom_no_route_leads_to() -> None:
     assert seen(route("101", 2, "b"), route("011", 2, "d", refmetric=96, installed=False)).split
     assert not seen(route("0110000", 1, "d"), route("011", 2, "d", refmetric=96, installed=False)).split
+
+
+def test_ways_of_others_to_what_was_our_region_are_no_peers_that_we_miss() -> None:
+    """The network is flat again, and the other nodes have not forgotten our region yet."""
+    table = Table()
+    others = route("1010000", 2, "b"), route("101", 2, "b", installed=False), route("101", 1, "b", refmetric=96)
+    for each in (route("0110000", 1, "a"), route("011", 1, "a", installed=False), *others):
+        table.routes[each.ident] = each
+    found = survey(table, NETWORK, OWN)
+    assert found.peers == found.neighbours.keys() == {bits("0110000"), bits("1010000")}
+    assert not found.starved, "or babeld would be started anew for it"
