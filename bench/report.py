@@ -129,6 +129,28 @@ def memory(results: Figures) -> str:
     return table(("one node", "processes", "RSS, MB", "Pss, MB"), rows)
 
 
+COSTS = {
+    "daemon_cpu_percent": ("re6stnet: processor", "%", 1.0),
+    "rss_kib": ("re6stnet: memory (RSS)", " MB", 1 / 1024),
+    "private_kib": ("of that not shared with other programs", " MB", 1 / 1024),
+    "babeld_cpu_percent": ("babeld: processor", "%", 1.0),
+    "babeld_rss_kib": ("babeld: memory", " MB", 1 / 1024),
+    "openvpn_cpu_percent": ("all OpenVPN processes: processor", "%", 1.0),
+    "inside_bytes_per_s_and_tunnel": ("one end of a tunnel, both directions, inside", " kB/s", 1 / 1000),
+    "outside_bytes_per_s_and_tunnel": ("the same outside", " kB/s", 1 / 1000),
+}
+
+
+def costs(results: Figures) -> str:
+    measured = [step for step in results["steps"] if "median" in step]
+    rows = [
+        (row, *(f"{step['median'][name] * factor:.1f}{unit}" for step in measured))
+        for name, (row, unit, factor) in COSTS.items()
+    ]
+    rows.append(("seconds until all nodes know them", *(f"{step.get('learned_s', 0):.0f}" for step in measured)))
+    return table((f"{results['nodes']} nodes", *(f"{step['routes']:,} routes" for step in measured)), rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "join": ("join", join),
     "steps": ("steps", steps),
@@ -139,6 +161,7 @@ TABLES: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "scale_wireguard": ("scale-wireguard", scale),
     "chaos_wireguard": ("scale-wireguard", chaos),
     "memory": ("memory", memory),
+    "costs": ("costs", costs),
     "throughput": ("throughput", throughput_report.tcp),
     "datagrams": ("throughput", throughput_report.udp),
     "marks": ("throughput", throughput_report.marks),

@@ -10,7 +10,7 @@ import pytest
 from bench import alarms
 from bench.failover import CASES, together
 from bench.join import rows
-from bench.report import TABLES, write_tables
+from bench.report import COSTS, TABLES, write_tables
 from re6st.core.tunnel_protocols import TunnelCarrier
 from testbed import Node
 from testbed.chaos import FAULTS, WIREGUARD_FAULTS, Fault, longest_free
@@ -121,3 +121,13 @@ def test_only_the_tables_are_written_anew() -> None:
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert write_tables(text, results) == text
+
+
+def test_costs_are_told_for_each_number_of_routes_that_was_measured() -> None:
+    median = dict.fromkeys(COSTS, 2048.0)
+    steps = [{"routes": 0, "median": median}, {"routes": 1000, "learned_s": 5.2, "median": median}]
+    steps.append({"routes": 5000, "failed": "some nodes have lost routes"})
+    lines = TABLES["costs"][1]({"nodes": 4, "steps": steps}).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["4 nodes", "0 routes", "1,000 routes"]
+    assert "| re6stnet: memory (RSS) | 2.0 MB | 2.0 MB |" in lines
+    assert lines[-1].startswith("| seconds until all nodes know them | 0 | 5 |")

@@ -89,7 +89,9 @@ def test_another_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     play(steps)
 
 
-@pytest.mark.parametrize("make", [address_monitor.open_netlink, nft_news.open_netlink])
+@pytest.mark.parametrize(
+    "make", [address_monitor.open_netlink, address_monitor.open_babel_routes, nft_news.open_netlink]
+)
 def test_the_kernels_own_socket(make: Any) -> None:
     try:
         own = make()
