@@ -216,13 +216,15 @@ def test_routes_are_repeated_often_while_there_are_few() -> None:
     assert update_interval(100_000) == 20
 
 
-def test_an_interval_is_outgrown_when_twice_as_long_would_do() -> None:
+def test_an_interval_is_outgrown_when_twice_as_long_would_do_or_the_longest() -> None:
     assert not outgrown(update_interval(0), 24)
     assert outgrown(update_interval(0), 25)
     assert not outgrown(update_interval(300), 1000)
     assert outgrown(update_interval(200), 1000)
     assert not outgrown(update_interval(1000), 10)
-    assert not outgrown(update_interval(1000), 100_000)
+    assert not outgrown(update_interval(2000), 100_000)
+    assert not outgrown(update_interval(1000), 2499)
+    assert outgrown(update_interval(1000), 2500), "the longest one is for all large networks"
 
 
 def test_its_table_is_read_and_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

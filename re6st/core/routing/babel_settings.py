@@ -25,7 +25,10 @@ are longer on other tunnels. A link takes the place of a tunnel that works, so t
 it; and that it died is seen by the packets that go over it (docs/decisions.md). babeld keeps a route that is not told
 again for 15 s where updates come every 2.5 s, and for a minute where they come every 10 s.
 """
-OUTGROWN = 2.0
+OUTGROWN, OUTGROWN_LAST = 2.0, 1.2
+"""An interval is too short when one so many times as long would do; the second is for the longest one, so that each
+network gets to it: 5,000 routes every 12.6 s are 20 kB/s in each tunnel, both directions together.
+"""
 SMOOTHING = 0
 """Half-life in seconds of the metrics by which babel chooses routes: none. With 1 s, babel leaves a dead link a second
 later, with babeld's default of 4 s, two seconds later, and uses a new direct tunnel after 10 and 40 s. Round-trip times
@@ -117,7 +120,8 @@ def link_hello(hello: float) -> float:
 
 def outgrown(update: float, routes: int) -> bool:
     """Whether routes are repeated much too often for their number: this is worth a restart of babeld."""
-    return update_interval(routes) >= OUTGROWN * update
+    wanted = update_interval(routes)
+    return wanted >= (OUTGROWN if wanted < UPDATE_LAST else OUTGROWN_LAST) * update
 
 
 def configuration(settings: BabelSettings, priority: int = PRIORITY) -> str:
