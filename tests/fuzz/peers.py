@@ -17,6 +17,7 @@ from re6st.core.transport.wireguard_agreement import Agreement
 from re6st.core.transport.wireguard_links import OwnEnd
 from re6st.core.transport.wireguard_state import Action, Change, Fresh, LinkSettings, Make, Remove, Send
 from re6st.core.wire import datagrams, extensions, offers, peer_crypto, sessions, wireguard
+from re6st.core.wire import lines as line_messages
 from re6st.core.wire.seals import PURPOSES, Seal
 from re6st.keys import sealing
 from re6st.registryd import hello
@@ -62,6 +63,13 @@ def wireguard_message(data: bytes) -> None:
     with contextlib.suppress(datagrams.WireError):
         message = wireguard.decode(data)
         assert wireguard.decode(wireguard.encode(message)) == message
+
+
+def lines_message(data: bytes) -> None:
+    """What a peer says of lines: what is taken is what can be sent."""
+    with contextlib.suppress(datagrams.WireError):
+        message = line_messages.decode(data)
+        assert line_messages.decode(line_messages.encode(message)) == message
 
 
 def wireguard_agreement(data: bytes) -> None:
@@ -393,6 +401,15 @@ def _targets() -> dict[str, Target]:
         "wireguard-message": Target(
             wireguard_message,
             tuple(bytes.fromhex(case["hex"]) for case in vector("wireguard_messages")["messages"]),
+        ),
+        "lines-message": Target(
+            lines_message,
+            (
+                b"\1" + b"\x12" * 32 + b"\1\x08\7" + b"\2\x10\0\7",
+                b"\1" + bytes(32),
+                b"\2\1\x10\0\7",
+                b"\3\6",
+            ),
         ),
         "wireguard-agreement": Target(wireguard_agreement, _talk()),
         "told-routes": Target(

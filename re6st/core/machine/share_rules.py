@@ -22,7 +22,9 @@ from re6st.core.routing.planes import BULK
 from re6st.core.routing.spreading import BUCKETS
 
 TABLE = "re6stnet_lines"
-_HASH = f"jhash ip6 saddr . ip6 daddr . th sport . th dport mod {BUCKETS} seed 0x72653674"
+HASH = f"jhash ip6 saddr . ip6 daddr . th sport . th dport mod {BUCKETS} seed 0x72653674"
+PORTED = "meta l4proto { tcp, udp, sctp, dccp, udplite }"
+"""Packets that have ports, by which connections are told apart."""
 _COUNTER = re.compile(r"line([0-9]{1,3})_([0-9]{1,3})", re.ASCII)
 
 
@@ -90,22 +92,31 @@ def read_counter(name: str) -> tuple[int, int] | None:
     return None if found is None else (int(found[1]), int(found[2]))
 
 
+def not_bulk(*, bulk_apart: bool) -> str:
+    """The condition that leaves bulk traffic to its own plane, where it has one."""
+    return f"ip6 dscp != {{ {', '.join(f'{each:#04x}' for each in BULK)} }} " if bulk_apart else ""
+
+
+def marking(mark: int) -> str:
+    """The statement that gives a packet this mark."""
+    return f"meta mark set meta mark & {numbers.MASK ^ 0xFFFFFFFF:#010x} | {mark:#010x}"
+
+
 def _to_line(slot: int) -> Iterator[str]:
     yield f"chain to_{slot} {{"
-    yield f"meta mark set meta mark & {numbers.MASK ^ 0xFFFFFFFF:#010x} | {numbers.mark(slot):#010x}"
+    yield marking(numbers.mark(slot))
     yield "}"
 
 
 def _place(rules: ShareRules, placed: Mapping[int, int]) -> Iterator[str]:
     verdicts = [f"{bucket} : goto to_{slot}" for bucket, slot in sorted(placed.items()) if slot in rules.lines]
     if verdicts:
-        yield f"{_HASH} vmap {{ {', '.join(verdicts)} }}"
+        yield f"{HASH} vmap {{ {', '.join(verdicts)} }}"
 
 
 def _deciding(rules: ShareRules) -> Iterator[str]:
     """What comes out of a tunnel is never asked: it goes as babel says, so that no packet goes in a circle."""
-    classes = f"ip6 dscp != {{ {', '.join(f'{each:#04x}' for each in BULK)} }} " if rules.bulk_apart else ""
-    which = f"{_own(rules)} {classes}goto place"
+    which = f"{_own(rules)} {not_bulk(bulk_apart=rules.bulk_apart)}goto place"
     yield "chain sent_here {"
     yield "type route hook output priority -139; policy accept;"  # the kernel looks for a route again after it
     yield which
@@ -122,7 +133,7 @@ def _counting(rules: ShareRules) -> Iterator[str]:
         if names:
             counters = ", ".join(f'{bucket} : "{counter(slot, bucket)}"' for bucket in range(BUCKETS))
             quoted = ", ".join(f'"{name}"' for name in names)
-            yield f"oifname {{ {quoted} }} counter name {_HASH} map {{ {counters} }}"
+            yield f"oifname {{ {quoted} }} counter name {HASH} map {{ {counters} }}"
     yield "}"
     yield "chain going_out {"
     yield "type filter hook postrouting priority 301; policy accept;"
@@ -133,4 +144,4 @@ def _counting(rules: ShareRules) -> Iterator[str]:
 def _own(rules: ShareRules) -> str:
     apart = "" if rules.apart is None else f"ip6 saddr != {rules.apart} "
     ends = f"ip6 saddr {rules.subnet} {apart}ip6 daddr {rules.network} ip6 daddr != {rules.subnet}"
-    return f"{ends} meta l4proto {{ tcp, udp, sctp, dccp, udplite }}"
+    return f"{ends} {PORTED}"

@@ -245,12 +245,14 @@ class Wanted:
     """Which of our own packets go by the table of one line; see share_rules.py."""
     mptcp: tuple[Placed | KernelRule, ...] = ()
     """Further addresses of ours, and what leads packets from there; see mptcp.py."""
+    handed: tuple[KernelRule, ...] = ()
+    """Which packets to neighbours with several lines go by the table of one of these; see handing_rules.py."""
 
     @property
     def things(self) -> tuple[Thing, ...]:
         # An interface takes its addresses along.
-        given = (*self.addresses, *self.routes, *self.rules, *self.uplinks, *self.shares, *self.mptcp)
-        return (*map(Tap, self.taps), *given)
+        given = (*self.addresses, *self.routes, *self.rules, *self.uplinks, *self.shares)
+        return (*map(Tap, self.taps), *given, *self.handed, *self.mptcp)
 
     @property
     def all_addresses(self) -> tuple[Placed, ...]:
@@ -405,7 +407,7 @@ def missing(wanted: Wanted, actual: Actual, met: Collection[str] = ()) -> Iterat
     routes = {(each.destination, each.type) for each in actual.routes}
     yield from (each for each in wanted.routes if (each.destination, each.type) not in routes)
     of_mptcp = (each for each in wanted.mptcp if isinstance(each, KernelRule))
-    yield from (each for each in (*wanted.rules, *wanted.shares, *of_mptcp) if each not in actual.rules)
+    yield from (each for each in (*wanted.rules, *wanted.shares, *wanted.handed, *of_mptcp) if each not in actual.rules)
     of_uplinks = {*actual.routes, *actual.rules} if wanted.uplinks else frozenset[Thing]()
     yield from (each for each in wanted.uplinks if each not in of_uplinks)
 

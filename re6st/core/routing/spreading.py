@@ -109,6 +109,14 @@ class Spreading:
             del self._placed[bucket]
         return bool(gone)
 
+    def free(self, bucket: int) -> None:
+        """A bucket goes as babel says."""
+        self._placed.pop(bucket, None)
+
+    def is_full(self, slot: int, lines: Mapping[int, LineRate]) -> bool:
+        """Whether nothing more fits on a line."""
+        return lines[slot].mbits >= FULL * self._capacity(slot, lines)
+
     def is_busy(self, lines: Mapping[int, LineRate]) -> bool:
         """Whether it is worth while to count what goes by each bucket."""
         filled = (line.mbits >= ROOM * self._capacity(slot, lines) for slot, line in lines.items())

@@ -37,6 +37,8 @@ class Code(IntEnum):
     """Ours only (seals.py). The deployed software acknowledges codes that it does not know."""
     WIREGUARD = 121
     """Ours only, to peers that announced it (wireguard.py)."""
+    LINES = 122
+    """Ours only, to peers that announced it (lines.py)."""
 
 
 class WireError(ValueError):

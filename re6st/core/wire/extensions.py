@@ -29,6 +29,8 @@ class Extension(StrEnum):
     """babel's hellos are as short as the parameter `babel_hello` says."""
     BABEL_SWITCH_TIME = "babel-switch-time"
     """babel's key changes at the time that the parameter `babel_switch_time` says."""
+    LINES = "lines"
+    """Neighbours of a node with several lines send by the one that it wishes, by messages (lines.py)."""
     LONGEST_PREFIX = "longest-prefix"
     """The parameter `longest_prefix` says how long the prefixes of members may be."""
     PLANES = "planes"
@@ -49,7 +51,7 @@ class Extension(StrEnum):
     """Links of WireGuard between nodes are agreed on by messages (wireguard.py)."""
 
 
-OF_THE_MACHINE = frozenset({Extension.WIREGUARD})
+OF_THE_MACHINE = frozenset({Extension.LINES, Extension.WIREGUARD})
 """What a program can do where its machine can: a node announces it to other nodes then, and to nobody else."""
 KNOWN = frozenset(Extension) - OF_THE_MACHINE
 """All that this program can do anywhere, and announces."""

@@ -41,6 +41,7 @@ from re6st.core.wire.datagrams import (
     encode_hello,
     encode_hello0,
 )
+from re6st.core.wire.extensions import Extension
 from re6st.core.wire.offers import OfferError
 from re6st.core.wire.peer_crypto import Crypto, PeerCertificate
 from re6st.core.wire.peer_table import HELLO_FIRST_WAIT, HELLO_WAIT, Peer, PeerSession, PeerTable
@@ -151,6 +152,13 @@ class Sessions:
         """What the peers with a session can do."""
         sessions = ((peer.prefix, peer.session) for peer in self._table.latest())
         return {prefix: each.seal.announced for prefix, each in sessions if each is not None and each.seal is not None}
+
+    def speaks(self, prefix: Prefix, extension: Extension, now: float) -> bool:
+        """Whether a peer has announced in the session of now that it can do this, and messages are sealed there."""
+        peer = self._table.peer(prefix)
+        if peer is None or peer.session is None or peer.session.seal is None or not peer.connected(now):
+            return False
+        return peer.session.seal.names >= {extension, Extension.SEALED_MESSAGES}
 
     def answered(self, prefix: Prefix) -> bool:
         """Whether a peer has said something since we last sent it a message."""

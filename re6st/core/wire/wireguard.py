@@ -259,10 +259,7 @@ def _reason(value: int) -> Reason:
 def is_spoken_with(sessions: Sessions, peer: Prefix, now: float) -> bool:
     """Whether a peer has announced in the session of now that it can have WireGuard links: nobody else is sent, or
     believed, a message of them."""
-    known = sessions.peer(peer)
-    if known is None or known.session is None or known.session.seal is None or not known.connected(now):
-        return False
-    return known.session.seal.names >= {Extension.WIREGUARD, Extension.SEALED_MESSAGES}
+    return sessions.speaks(peer, Extension.WIREGUARD, now)
 
 
 def has_none(sessions: Sessions, peer: Prefix, now: float) -> bool:
