@@ -245,7 +245,7 @@ class KeptState:
 
 
 def _has_rules(wanted: Wanted) -> bool:
-    return bool(wanted.rules or wanted.uplinks or wanted.shares or wanted.mptcp)
+    return bool(wanted.rules or wanted.uplinks or wanted.shares or wanted.handed or wanted.mptcp)
 
 
 def family_of(network: Network) -> int:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
 
 from re6st.core import interfaces
-from re6st.core.machine import wanted_state
+from re6st.core.machine import share_numbers, wanted_state
 from re6st.core.machine.uplinks import Seen
 from re6st.core.machine.wanted_state import (
     RTN_UNREACHABLE,
@@ -76,7 +76,8 @@ class Kernel:
         self.hardware = Hardware(self._netlink)
         self.state = KeptState(self._netlink)
         self.detours = detour_routes.DetourRoutes(self._netlink)
-        self.shares = share_routes.ShareRoutes(self._netlink)
+        self.shares = share_routes.ShareRoutes(self._netlink, share_numbers.table)
+        self.handed = share_routes.ShareRoutes(self._netlink, share_numbers.handed_table)
         self.throws = throw_routes.ThrowRoutes(self._netlink, THROUGHPUT_TABLE)
 
     def close(self) -> None:
@@ -264,6 +265,11 @@ class Kernel:
     async def lead_shares(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
         """Have these rules for what goes over one line by choice, and no others; what keeps one away is returned."""
         self.state.want(replace(self.state.wanted, shares=rules))
+        return self._put(rules, self._netlink.rules() if rules else ())
+
+    async def lead_handed(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
+        """Have these rules for what goes by one line of a neighbour, and no others; see `lead_shares`."""
+        self.state.want(replace(self.state.wanted, handed=rules))
         return self._put(rules, self._netlink.rules() if rules else ())
 
     async def lead_mptcp(self, things: tuple[Placed | KernelRule, ...]) -> list[Fault]:

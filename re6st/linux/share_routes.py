@@ -1,14 +1,13 @@
-"""The kernel's routes over each line (core/routing/line_ways.py), in a table for each."""
+"""The kernel's routes over each line of ours (core/routing/line_ways.py), or of others (handing.py), by table."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from ipaddress import IPv6Address, IPv6Network
 
-from re6st.core.machine.share_numbers import table
 from re6st.core.machine.wanted_state import KernelRoute
 from re6st.core.routing.line_ways import LineWays
 from re6st.linux.detour_routes import AT_ONCE, PRIORITY, RTPROT_DETOUR
@@ -24,8 +23,9 @@ _Hop = tuple[IPv6Address, int]
 class ShareRoutes:
     """Those that are there. They are marked as detours are: whoever starts removes both."""
 
-    def __init__(self, netlink: Netlink) -> None:
+    def __init__(self, netlink: Netlink, table: Callable[[int], int]) -> None:
         self._netlink = netlink
+        self._table = table
         self._there: dict[_Key, _Hop] = {}
 
     async def follow(self, wanted: LineWays, source: IPv6Address, *, anew: bool = False) -> None:
@@ -48,7 +48,7 @@ class ShareRoutes:
             if anew or self._there.get(key) != by:
                 with suppress(NetlinkError):
                     self._there.pop(key, None)
-                    self._netlink.add_route(_route(key, by, source), replace=True)
+                    self._netlink.add_route(self._route(key, by, source), replace=True)
                     self._there[key] = by
                 if (count := count + 1) % AT_ONCE == 0:
                     await asyncio.sleep(0)
@@ -57,18 +57,17 @@ class ShareRoutes:
         for count, key in enumerate(keys, 1):
             by = self._there.pop(key)
             with suppress(NetlinkError):
-                self._netlink.delete_route(_route(key, by))
+                self._netlink.delete_route(self._route(key, by))
             if count % AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-
-def _route(key: _Key, by: _Hop, source: IPv6Address | None = None) -> KernelRoute:
-    return KernelRoute(
-        key[1],
-        gateway=by[0],
-        interface=by[1],
-        protocol=RTPROT_DETOUR,
-        priority=PRIORITY,
-        table=table(key[0]),
-        preferred=source,
-    )
+    def _route(self, key: _Key, by: _Hop, source: IPv6Address | None = None) -> KernelRoute:
+        return KernelRoute(
+            key[1],
+            gateway=by[0],
+            interface=by[1],
+            protocol=RTPROT_DETOUR,
+            priority=PRIORITY,
+            table=self._table(key[0]),
+            preferred=source,
+        )

@@ -49,6 +49,15 @@ AGAIN = 30.0
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class LineTunnel:
+    """A tunnel that is up, and goes over the line of this slot."""
+
+    slot: int
+    interface: str
+    peer: Prefix
+
+
 class LinesInUse(Protocol):
     """The lines of this machine, and the tunnels over them."""
 
@@ -70,11 +79,14 @@ class TunnelLines:
         return self._choice.up()
 
     def interfaces(self) -> Mapping[str, int]:
-        """Of those that we opened, and that are up: by which line a peer's tunnel came in is not known."""
-        found = {}
+        return {each.interface: each.slot for each in self.tunnels()}
+
+    def tunnels(self) -> list[LineTunnel]:
+        """Those that we opened, and that are up: by which line a peer's tunnel came in is not known."""
+        found = []
         for link in self._tunnels():
             if link.uplink and link.since is not None and (slot := self._choice.slot(link.uplink)) is not None:
-                found[link.interface] = slot
+                found.append(LineTunnel(slot, link.interface, link.peer))
         return found
 
 

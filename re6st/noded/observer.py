@@ -27,7 +27,6 @@ from re6st.keys import pki
 from re6st.noded.dead_links import DeadLinks
 from re6st.noded.guard import Guard
 from re6st.noded.kernel_care import KernelCare
-from re6st.noded.line_shares import LineShares
 from re6st.noded.link_capacities import LinkCapacities
 from re6st.noded.log_stream import LogStream
 from re6st.noded.mptcp import Mptcp
@@ -36,6 +35,7 @@ from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.routing import RoutingPlane
 from re6st.noded.settings import InForce
+from re6st.noded.sharing_rooms import SharingRooms
 from re6st.noded.throughput import Throughput
 from re6st.noded.tunnels import Tunnels
 from re6st.noded.uplinks import Uplinks
@@ -86,12 +86,12 @@ class LineRooms:
     """The rooms of the machine's lines to the Internet."""
 
     uplinks: Uplinks
-    shares: LineShares
+    shares: SharingRooms
     mptcp: Mptcp
 
     def record(self) -> Record:
         """For the operator."""
-        return {**self.uplinks.record(), "sharing": self.shares.record(), "mptcp": self.mptcp.record()}
+        return {**self.uplinks.record(), **self.shares.record(), "mptcp": self.mptcp.record()}
 
     def problems(self) -> list[str]:
         """What is wrong, in words."""

@@ -48,6 +48,8 @@ class MessageHandler:
     ) -> None:
         self.about_links: Callable[[Prefix, bytes], object] = lambda *_: None
         """Hears what peers say about WireGuard links."""
+        self.about_lines: Callable[[Prefix, bytes], object] = lambda *_: None
+        """Hears what they say about lines."""
         self._mesh = policy
         self._updates = updates
         self._own = own
@@ -90,6 +92,8 @@ class MessageHandler:
                     log.info("%s says: %s", peer, _printable(payload[:LOG_LIMIT]))
             case Code.WIREGUARD if peer is not None and not relayed:
                 self.about_links(peer, payload)
+            case Code.LINES if peer is not None and not relayed:
+                self.about_lines(peer, payload)
         return None
 
     def _tell_inside(self, peer: Prefix) -> bytes | None:

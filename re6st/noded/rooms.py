@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv6Network
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from re6st.core.mesh import policy
 from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.core.routing.planes import MAIN, THROUGHPUT
 from re6st.core.telemetry.event_log import EventLog
+from re6st.core.wire.extensions import Extension
 from re6st.core.wire.news import VersionNews
 from re6st.core.wire.requirement import Requirement
 from re6st.linux.kernel import Kernel
@@ -44,7 +44,7 @@ from re6st.noded.guard import Guard
 from re6st.noded.hooks import Hooks
 from re6st.noded.kernel_care import KernelCare
 from re6st.noded.known_peers import KnownPeers
-from re6st.noded.line_shares import LineShares, ShareMachine, TunnelLines
+from re6st.noded.line_shares import TunnelLines
 from re6st.noded.link_capacities import LinkCapacities
 from re6st.noded.mesh_driver import MeshDriver
 from re6st.noded.mptcp import Mptcp
@@ -76,6 +76,7 @@ from re6st.noded.requirement import RequirementWatch
 from re6st.noded.router_advertisements import Advertisements
 from re6st.noded.routing import Planes, RoutingPlane
 from re6st.noded.settings import Config, EffectiveConfig, InForce
+from re6st.noded.sharing_rooms import SharingParts, SharingRooms
 from re6st.noded.table_changes import TableChanges
 from re6st.noded.takeover import Found
 from re6st.noded.throughput import BesideKernel, TablePlane, Throughput
@@ -182,7 +183,7 @@ class Rooms:
     known: KnownPeers
     tunnels: Tunnels
     uplinks: Uplinks
-    shares: LineShares
+    shares: SharingRooms
     mptcp: Mptcp
     links: WireGuard | None
     losses: LossWatch
@@ -221,8 +222,10 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     requirement = Requirement()
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
     admission = Admission(config.run / run_names.REFUSED, requirement, event_log, base.client)
-    links = _links(machine, mesh, driver, planes, tasks)
-    crypto = NodeCrypto(base.identity, base.updates.revoked, frozenset if links is None else links.abilities)
+    links, nft = _links(machine, mesh, driver, planes, tasks), _nft()
+    of_lines = frozenset({Extension.LINES} if nft is not None else ())
+    of_links = frozenset if links is None else links.abilities
+    crypto = NodeCrypto(base.identity, base.updates.revoked, lambda: of_lines | of_links())
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
     advertiser, country = _whereabouts(base, machine, AddressTeller(peers, handler, known), settings_news)
     choice = UplinkChoice()
@@ -256,7 +259,21 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     news = DeadLinkNews(driver, choice)
     network, own_prefix = base.identity.trust.network, base.identity.prefix
     mptcp = Mptcp(network, own_prefix, choice.up, machine.kernel, machine.mptcp, on=config.mptcp)
-    shares = _shares(base, machine, routing, throughput, TunnelLines(choice, tunnels.links), mptcp.apart)
+    shares = SharingRooms.of(
+        SharingParts(
+            network=network,
+            own=own_prefix,
+            routing=routing,
+            owners=tunnels.ends,
+            kernel=machine.kernel,
+            nft=nft,
+            lines=TunnelLines(choice, tunnels.links),
+            socket=peers,
+            bulk_apart=lambda: throughput.plane is not None,
+            apart=mptcp.apart,
+        )
+    )
+    handler.about_lines = shares.ears.received
     dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, choice, event_log)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
@@ -286,7 +303,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
             machine.packet_filter,
             TunnelMtus(tunnels, link_mtus, in_force),
             driver,
-            shares,
+            shares.outgoing,
         ),
         crypto=crypto,
         peers=peers,
@@ -431,20 +448,10 @@ def _dead_links(
     return DeadLinks(*parts, lambda: mesh.avoided_links, choice.is_metered)
 
 
-def _shares(
-    base: Base,
-    machine: MachineRooms,
-    routing: RoutingPlane,
-    throughput: Throughput,
-    lines: TunnelLines,
-    apart: IPv6Network | None,
-) -> LineShares:
-    kernel, nft = machine.kernel, None
+def _nft() -> Nft | None:
     with suppress(MissingProgram):  # the packet filter has said so
-        nft = Nft()
-    means = ShareMachine(lines, kernel, kernel.shares, nft, apart=apart)
-    network, own = base.identity.trust.network, base.identity.prefix
-    return LineShares(network, own, routing, means, lambda: throughput.plane is not None)
+        return Nft()
+    return None
 
 
 def _multicast(base: Base, machine: MachineRooms) -> multicast.Multicast:

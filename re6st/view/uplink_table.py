@@ -46,7 +46,7 @@ def uplink_lines(uplinks: Answer, now: float, width: int | None) -> list[Line]:
     lines += [
         line(Span(f"{each['name']}: {each['problem']}", "warning")) for each in uplinks["lines"] if each["problem"]
     ]
-    said = [usage(uplinks), sharing(uplinks), subflows(uplinks)]
+    said = [usage(uplinks), sharing(uplinks), coming_in(uplinks), subflows(uplinks)]
     return lines + [line(Span(each, "dim")) for each in said if each]
 
 
@@ -66,9 +66,22 @@ def sharing(uplinks: Answer) -> str:
         return f"Connections are not spread over them: {found['trouble']}"
     if not found.get("active"):
         return ""
+    return f"What this node sends goes over all of them once one is full (groups of connections: {_groups(found)})."
+
+
+def coming_in(uplinks: Answer) -> str:
+    """How what others send uses them, in words; empty as long as none is busy."""
+    found = uplinks.get("incoming", {})
+    if found.get("trouble"):
+        return f"What others send is not spread over them: {found['trouble']}"
+    if not found.get("active"):
+        return ""
+    return f"Neighbours are told by which of them to send (groups of connections: {_groups(found)})."
+
+
+def _groups(found: Answer) -> str:
     placed = [f"{of['groups']} over {name}" for name, of in found["lines"].items() if of["groups"]]
-    now = f"now {', '.join(placed)}" if placed else "none is full now"
-    return f"What this node sends goes over all of them once one is full (groups of connections: {now})."
+    return f"now {', '.join(placed)}" if placed else "none is full now"
 
 
 def subflows(uplinks: Answer) -> str:

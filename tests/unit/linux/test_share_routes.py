@@ -59,7 +59,7 @@ def indexes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 def test_each_line_has_a_table_and_only_changes_are_made(indexes: dict[str, int]) -> None:
     kernel = PlayedKernel()
-    routes = ShareRoutes(cast(Netlink, kernel))
+    routes = ShareRoutes(cast(Netlink, kernel), table)
     asyncio.run(routes.follow({1: {X: A, Y: A}, 2: {X: B}}, OWN))
     assert kernel.there == {
         (table(1), str(X)): ("fe80::a", 11),
@@ -77,7 +77,7 @@ def test_each_line_has_a_table_and_only_changes_are_made(indexes: dict[str, int]
 
 def test_a_route_by_an_interface_that_was_made_anew_is_put_there_again(indexes: dict[str, int]) -> None:
     kernel = PlayedKernel()
-    routes = ShareRoutes(cast(Netlink, kernel))
+    routes = ShareRoutes(cast(Netlink, kernel), table)
     asyncio.run(routes.follow({1: {X: A}}, OWN))
     indexes["re6stnet1"] = 21
     asyncio.run(routes.follow({1: {X: A}}, OWN))
@@ -89,7 +89,7 @@ def test_a_route_by_an_interface_that_was_made_anew_is_put_there_again(indexes: 
 
 def test_what_others_removed_comes_back_and_what_the_kernel_refused_is_tried_again(indexes: dict[str, int]) -> None:
     kernel = PlayedKernel()
-    routes = ShareRoutes(cast(Netlink, kernel))
+    routes = ShareRoutes(cast(Netlink, kernel), table)
     kernel.refuses = True
     asyncio.run(routes.follow({1: {X: A}}, OWN))
     kernel.refuses = False

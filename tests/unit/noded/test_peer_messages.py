@@ -170,3 +170,12 @@ def test_in_a_network_without_routers_nothing_is_told_twice(now: list[float]) ->
     made, _ = node(A, B, own)
     assert made.answer(C, Code.ADDRESS, b"") == b"192.168.1.5,1194,tcp"
     assert made.answer(C, Code.ADDRESS, b"192.168.1.6,1194,tcp;192.168.1.5,1194,tcp") is None
+
+
+def test_what_peers_say_of_lines_is_heard_and_what_the_registry_asks_for_others_is_not(now: list[float]) -> None:
+    made, _ = node(own=A, registry=B)
+    heard: list[tuple[Prefix, bytes]] = []
+    made.about_lines = lambda peer, body: heard.append((peer, body))
+    for peer, relayed in ((C, False), (C, True), (None, False)):
+        assert made.answer(peer, Code.LINES, b"\3\2", relayed) is None
+    assert heard == [(C, b"\3\2")]

@@ -98,3 +98,16 @@ def test_how_one_connection_uses_several_lines() -> None:
     assert last(active=False).startswith("One connection of MPTCP uses all lines of the other end")
     assert last(trouble="no MPTCP") == "One connection has one line, as MPTCP cannot be used: no MPTCP"
     assert "MPTCP" not in last(wanted=False, active=False)
+
+
+def test_what_others_are_told_of_lines() -> None:
+    of = {"received_mbits": 20.0, "groups": 0}
+    incoming = {"active": True, "trouble": "", "lines": {"fibre": of, "lte": {**of, "groups": 5}}}
+    assert paint(uplink_lines({**UPLINKS, "incoming": incoming}, NOW, None))[-1] == (
+        "Neighbours are told by which of them to send (groups of connections: now 5 over lte)."
+    )
+    idle = {**incoming, "active": False}
+    assert "Neighbours" not in paint(uplink_lines({**UPLINKS, "incoming": idle}, NOW, None))[-1]
+    assert paint(uplink_lines({**UPLINKS, "incoming": {**idle, "trouble": "no nft"}}, NOW, None))[-1].endswith(
+        "What others send is not spread over them: no nft"
+    )

@@ -1,0 +1,252 @@
+"""Sends neighbours with several lines what is for them by the line that they wish (docs/uplinks.md).
+
+core/routing/handing.py decides. An nftables table of ours marks packets accordingly (core/machine/handing_rules.py),
+and the kernel has a table of routes for each mark. Nothing of that is there while nobody wishes anything; and where any
+of it is missing, nobody is told that we are ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from typing import Protocol
+
+from re6st.core.machine import share_numbers
+from re6st.core.machine.handing_rules import HANDED, HOME, TABLE, HandingRules, kernel_rules, removal, ruleset
+from re6st.core.machine.wanted_state import Fault, KernelRule
+from re6st.core.prefix import Prefix, address, subnet
+from re6st.core.routing.babel_lines import DRAINED, NextHop
+from re6st.core.routing.handing import Handed, Handing, NeighbourLinks
+from re6st.core.routing.line_ways import LineWays, silent
+from re6st.core.routing.line_wishes import Message, Ready, Wish
+from re6st.core.telemetry.report import Record
+from re6st.linux.nftables import NftError
+from re6st.noded.link_counts import TableSource
+
+LOOK, LEAST = 0.5, 0.1
+"""Seconds between two looks while somebody wishes something, and at least, whoever says what."""
+THERE_EVERY, ANEW = 5.0, 60.0
+"""Seconds between two looks at whether our table is there, and after which all routes are put there again: others may
+remove some."""
+AGAIN = 30.0
+"""Seconds until it is tried again, where nft or the kernel has refused."""
+
+log = logging.getLogger(__name__)
+
+
+class HandingTable(Protocol):
+    """nftables: linux/nftables.py."""
+
+    async def load(self, commands: str, *, only_check: bool = False) -> None: ...
+    def counters(self, table: str) -> Mapping[str, int]: ...
+
+
+class HandingKernel(Protocol):
+    """Who has the kernel lead marked packets."""
+
+    async def lead_handed(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
+        """Raises OSError."""
+
+
+class HandingRoutes(Protocol):
+    """linux/share_routes.py."""
+
+    async def follow(self, wanted: LineWays, source: IPv6Address, *, anew: bool = False) -> None: ...
+
+
+class LinkOwners(Protocol):
+    """Who is at the other ends of our tunnels."""
+
+    def owner_at(self, hop: NextHop) -> Prefix | None: ...
+
+
+class LineTeller(Protocol):
+    """Who tells others: line_words.py."""
+
+    def tell(self, peer: Prefix, message: Message) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HandingMachine:
+    """What is asked of this machine. Without `nft` nothing is handed."""
+
+    kernel: HandingKernel
+    routes: HandingRoutes
+    nft: HandingTable | None
+
+
+class HandingRoom:
+    """For one node. `bulk_apart` says whether bulk traffic has a plane of its own now."""
+
+    def __init__(
+        self,
+        network: IPv6Network,
+        own: Prefix,
+        routing: TableSource,
+        owners: LinkOwners,
+        machine: HandingMachine,
+        words: LineTeller,
+        bulk_apart: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._network = network
+        self._address = address(network, own)
+        self._routing = routing
+        self._owners = owners
+        self._machine = machine
+        self._words = words
+        self._bulk_apart = bulk_apart
+        self._clock = clock
+        self._handing = Handing(own)
+        self._dead: frozenset[NextHop] = frozenset()
+        self._best: dict[Prefix, NextHop] = {}
+        self._rules: tuple[HandingRules, tuple[KernelRule, ...]] | None = None
+        self._ways: LineWays = {}
+        self._put_anew = self._seen_at = self._try_at = float("-inf")
+        self._trouble = ""
+        self._news = asyncio.Event()
+
+    def record(self) -> Record:
+        """For the operator: to whom packets go by the line that they wish, and how many did so lately."""
+        rules = self._rules[0] if self._rules is not None else HandingRules(self._network)
+        counted = self._machine.nft.counters(TABLE) if self._machine.nft is not None and self._rules else {}
+        return {
+            "trouble": self._trouble,
+            "for": [str(each) for each in sorted(rules.buckets)],
+            "handed_packets": counted.get(HANDED, 0),
+            "home_packets": counted.get(HOME, 0),
+        }
+
+    # -- what neighbours say --
+
+    def wished(self, by: Prefix, wish: Wish) -> None:
+        """A neighbour has said by which lines it wants what."""
+        if self._machine.nft is not None and self._clock() >= self._try_at:
+            self._handing.wished(by, wish, self._clock())
+            self._news.set()
+
+    def ready(self, by: Prefix, word: Ready) -> None:
+        """A neighbour of another one is ready to take what is for that, or is not any more."""
+        self._handing.ready(by, word, self._clock())
+        self._news.set()
+
+    async def avoid(self, dead: frozenset[NextHop]) -> None:
+        """These links are dead, and no others."""
+        if self._dead != dead:
+            self._dead = dead
+            self._news.set()
+
+    # -- within --
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        if self._machine.nft is None:
+            return
+        try:
+            with suppress(NftError):  # then it is replaced by the first one of ours
+                if self._machine.nft.counters(TABLE):
+                    await self._machine.nft.load(removal())  # an earlier daemon's
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK if self._handing.is_active else None):
+                        await self._news.wait()
+                self._news.clear()
+                await self.look(self._machine.nft)
+                await asyncio.sleep(LEAST)
+        finally:
+            await self._rest(self._machine.nft)
+
+    async def look(self, nft: HandingTable) -> None:
+        """Look once, and do what follows."""
+        if not self._handing.is_active:
+            await self._rest(nft)
+            return
+        now = self._clock()
+        handed = self._handing.look(self._links(), now)
+        try:
+            await self._follow(nft, handed, now)
+        except (NftError, OSError) as error:
+            if self._trouble != (text := str(error)):
+                self._trouble = text
+                log.warning("packets do not go by the lines that neighbours wish: %s. It is tried again", text)
+            self._try_at = now + AGAIN
+            self._handing = Handing(self._handing.own)
+            await self._rest(nft)
+            return
+        self._trouble = ""
+        for to, message in self._handing.say(now):
+            self._words.tell(to, message)
+
+    def _links(self) -> dict[Prefix, NeighbourLinks]:
+        """With each neighbour; of several links the one that was taken before, as long as it lives."""
+        table = self._routing.table
+        bad = self._dead | silent(table)
+        lives: defaultdict[Prefix, dict[NextHop, int]] = defaultdict(dict)
+        names: defaultdict[Prefix, set[str]] = defaultdict(set)
+        for each in table.neighbours.values():
+            if (owner := self._owners.owner_at(each.key)) is not None:
+                names[owner].add(each.interface)
+                if each.key not in bad and each.cost < DRAINED:
+                    lives[owner][each.key] = each.cost
+        before, self._best = self._best, {}
+        for owner, hops in lives.items():
+            held = before.get(owner)
+            self._best[owner] = held if held in hops else min(hops, key=lambda hop: (hops[hop], hop.interface))
+        return {
+            owner: NeighbourLinks(
+                best := self._best.get(owner), 0 if best is None else lives[owner][best], frozenset(interfaces)
+            )
+            for owner, interfaces in names.items()
+        }
+
+    async def _follow(self, nft: HandingTable, handed: Handed, now: float) -> None:
+        """Have the kernel do it. Raises NftError, OSError."""
+        ways: dict[int, dict[IPv6Network, NextHop]] = {
+            slot: {self._subnet(to): hop for to, hop in hops.items()} for slot, hops in sorted(handed.ways.items())
+        }
+        ways[share_numbers.HOME] = {self._subnet(to): hop for to, hop in handed.home.items()}
+        if (anew := now - self._put_anew >= ANEW) or ways != self._ways:
+            self._put_anew = now if anew else self._put_anew
+            self._ways = ways
+            await self._machine.routes.follow(ways, self._address, anew=anew)
+        rules = HandingRules(
+            self._network,
+            {self._subnet(to): buckets for to, buckets in handed.buckets.items()},
+            {self._subnet(to): names for to, names in handed.handing.items()},
+            self._bulk_apart(),
+        )
+        leading = kernel_rules(self._network, sorted(ways.keys() - {share_numbers.HOME}))
+        changed = self._rules is None or self._rules[1] != leading
+        if changed and (faults := await self._machine.kernel.lead_handed(leading)):
+            raise OSError(str(faults[0]))
+        if self._rules is None or self._rules[0] != rules or not self._is_there(nft, now):
+            await nft.load(ruleset(rules))
+            self._seen_at = now
+        self._rules = rules, leading
+
+    def _is_there(self, nft: HandingTable, now: float) -> bool:
+        """Whether our table is: others may remove it, as by `nft flush ruleset`."""
+        if now - self._seen_at < THERE_EVERY:
+            return True
+        self._seen_at = now
+        return bool(nft.counters(TABLE))
+
+    async def _rest(self, nft: HandingTable) -> None:
+        """Have all go as babel says."""
+        if self._rules is None and not self._ways:
+            return
+        self._rules, self._ways, self._put_anew = None, {}, float("-inf")
+        with suppress(NftError):
+            await nft.load(removal())
+        with suppress(OSError):
+            await self._machine.kernel.lead_handed(())
+        await self._machine.routes.follow({}, self._address)
+
+    def _subnet(self, of: Prefix) -> IPv6Network:
+        return subnet(self._network, of)

@@ -1,0 +1,231 @@
+"""Has others send to this machine over all its lines once one of them is full (docs/uplinks.md).
+
+core/routing/incoming.py decides which neighbour is told what. An nftables table of ours counts what comes, while a line
+is busy (core/machine/incoming_rules.py). Where that is missing, all comes as babel says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import Protocol
+
+from re6st.core.machine.incoming_rules import TABLE, IncomingRules, removal, ruleset
+from re6st.core.machine.share_rules import read_counter
+from re6st.core.machine.uplinks import Uplink
+from re6st.core.prefix import Prefix, subnet
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.incoming import Incoming
+from re6st.core.routing.line_wishes import Able, Message
+from re6st.core.routing.spreading import LineRate
+from re6st.core.telemetry.report import Record
+from re6st.linux import interface_counters
+from re6st.linux.nftables import NftError
+from re6st.noded.line_shares import LineTunnel
+
+LOOK, FEW = 0.25, 2.0
+"""Seconds between two looks at what comes in, and where there are fewer than two lines."""
+SUSPECT = 3.0
+"""Seconds for which nothing is wished over a line, after a link on it died: it may not be the only one."""
+AGAIN = 30.0
+"""Seconds until it is tried again, where nft has refused."""
+
+log = logging.getLogger(__name__)
+
+
+class LinesWithTunnels(Protocol):
+    """The lines of this machine, and the tunnels over them."""
+
+    def lines(self) -> Mapping[int, Uplink]:
+        """Those that are up, by slot."""
+
+    def tunnels(self) -> Collection[LineTunnel]: ...
+
+
+class CountingTable(Protocol):
+    """nftables: linux/nftables.py."""
+
+    async def load(self, commands: str, *, only_check: bool = False) -> None: ...
+    def counted_bytes(self, table: str) -> Mapping[str, int]: ...
+
+
+class LineSpeaker(Protocol):
+    """Who tells others: line_words.py."""
+
+    def understands(self, peer: Prefix) -> bool: ...
+    def tell(self, peer: Prefix, message: Message) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingMachine:
+    """What is asked of this machine. Without `nft` nothing is wished."""
+
+    lines: LinesWithTunnels
+    nft: CountingTable | None
+    interfaces: Path = interface_counters.INTERFACES
+
+
+class IncomingShares:
+    """For one node. `bulk_apart` says whether bulk traffic has a plane of its own now."""
+
+    def __init__(
+        self,
+        network: IPv6Network,
+        own: Prefix,
+        machine: IncomingMachine,
+        words: LineSpeaker,
+        bulk_apart: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._network = network
+        self._subnet = subnet(network, own)
+        self._machine = machine
+        self._words = words
+        self._bulk_apart = bulk_apart
+        self._clock = clock
+        self._incoming = Incoming()
+        self._received: dict[int, tuple[float, int]] = {}
+        """When the counter of a line was read last, and what it was then."""
+        self._rates: dict[int, LineRate] = {}
+        self._rules: IncomingRules | None = None
+        self._counted: tuple[float, Mapping[str, int]] | None = None
+        self._dead: frozenset[NextHop] = frozenset()
+        self._suspect: dict[int, float] = {}
+        self._try_at = float("-inf")
+        self._trouble = ""
+        self._news = asyncio.Event()
+
+    def record(self) -> Record:
+        """For the operator: by the name of the line."""
+        placed, lines = Counter(self._incoming.placed.values()), self._machine.lines.lines()
+        return {
+            "active": self._incoming.is_wishing,
+            "trouble": self._trouble,
+            "lines": {
+                lines[slot].name: {"received_mbits": round(rate.mbits, 1), "groups": placed[slot]}
+                for slot, rate in self._rates.items()
+                if slot in lines
+            },
+        }
+
+    def able(self, by: Prefix, word: Able) -> None:
+        """A neighbour has said by which of our lines it can send."""
+        self._incoming.able(by, word, self._clock())
+
+    async def avoid(self, dead: frozenset[NextHop]) -> None:
+        """These links are dead, and no others: nothing is wished over their lines for a while."""
+        new, self._dead = {hop.interface for hop in dead - self._dead}, dead
+        if not new or not self._incoming.is_wishing:
+            return
+        until = self._clock() + SUSPECT
+        self._suspect |= {each.slot: until for each in self._machine.lines.tunnels() if each.interface in new}
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        if self._machine.nft is None:
+            return
+        try:
+            with suppress(NftError):  # then it is replaced by the first one of ours
+                if self._machine.nft.counted_bytes(TABLE):
+                    await self._machine.nft.load(removal())  # an earlier daemon's
+            while True:
+                await self.look(self._machine.nft)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK if len(self._rates) > 1 else FEW):
+                        await self._news.wait()
+                self._news.clear()
+        finally:
+            await self._rest(self._machine.nft)
+
+    async def look(self, nft: CountingTable) -> None:
+        """Look once, and do what follows."""
+        now = self._clock()
+        if now < self._try_at:
+            return
+        lines = self._machine.lines.lines()
+        tunnels = list(self._machine.lines.tunnels()) if len(lines) > 1 else []
+        self._suspect = {slot: until for slot, until in self._suspect.items() if now < until}
+        self._rates = self._measure(lines, tunnels, now)
+        neighbours: defaultdict[int, set[Prefix]] = defaultdict(set)
+        # Nobody is asked for a session as long as there is nothing to say.
+        if self._incoming.is_wishing or self._incoming.is_busy(self._rates):
+            for each in tunnels:
+                if each.slot not in self._suspect and self._words.understands(each.peer):
+                    neighbours[each.slot].add(each.peer)
+        self._incoming.follow(self._rates, {slot: tuple(each) for slot, each in neighbours.items()}, now)
+        try:
+            await self._count(nft, tunnels, now)
+        except NftError as error:
+            if self._trouble != (text := str(error)):
+                self._trouble = text
+                log.warning("what comes in is not spread over the lines: %s. It is tried again", text)
+            self._try_at = now + AGAIN
+            self._incoming.follow({}, {}, now)
+            await self._rest(nft)
+        for to, wish in self._incoming.due(now):
+            self._words.tell(to, wish)
+
+    # -- within --
+
+    async def _count(self, nft: CountingTable, tunnels: Collection[LineTunnel], now: float) -> None:
+        """Look at what comes by those that can send by another line as well. Raises NftError."""
+        movable = self._incoming.movable()
+        if not movable:
+            await self._rest(nft)
+            return
+        names: defaultdict[int, list[str]] = defaultdict(list)
+        for each in tunnels:
+            if each.peer in movable.get(each.slot, ()):
+                names[each.slot].append(each.interface)
+        by_slot = {slot: tuple(sorted(each)) for slot, each in sorted(names.items())}
+        rules = IncomingRules(self._network, self._subnet, by_slot, self._bulk_apart())
+        if rules != self._rules:
+            await nft.load(ruleset(rules))
+            if self._rules is None:
+                log.info("a line is nearly full: neighbours are told by which of them to send")
+            self._rules, self._counted = rules, (now, {})
+            return
+        counted = nft.counted_bytes(TABLE)
+        if not counted:  # somebody has removed it
+            self._rules = None
+            return
+        before, self._counted = self._counted, (now, counted)
+        if before is None or now <= before[0]:
+            return
+        flows = {}
+        for name, count in counted.items():
+            if (key := read_counter(name)) is not None:
+                flows[key] = 8 * max(0, count - before[1].get(name, 0)) / (now - before[0]) / 1e6
+        self._incoming.look(self._rates, flows, now)
+        self._trouble = ""
+
+    async def _rest(self, nft: CountingTable) -> None:
+        """Count nothing."""
+        if self._rules is None:
+            return
+        self._rules, self._counted = None, None
+        with suppress(NftError):
+            await nft.load(removal())
+
+    def _measure(self, lines: Mapping[int, Uplink], tunnels: Collection[LineTunnel], now: float) -> dict[int, LineRate]:
+        """What comes in over each line that a tunnel goes over."""
+        devices, rates = [uplink.device for uplink in lines.values()], {}
+        for slot in sorted({each.slot for each in tunnels} & lines.keys()):
+            device = lines[slot].device
+            # Of two lines behind one interface it says nothing.
+            alone = devices.count(device) == 1 and bool(device)
+            names = (device,) if alone else tuple(each.interface for each in tunnels if each.slot == slot)
+            count = sum(interface_counters.count(name, "rx_bytes", self._machine.interfaces) or 0 for name in names)
+            at, before = self._received.get(slot, (now, count))
+            self._received[slot] = now, count
+            mbits = 8 * max(0, count - before) / (now - at) / 1e6 if now > at else 0.0
+            rates[slot] = LineRate(mbits, lines[slot].down)
+        return rates

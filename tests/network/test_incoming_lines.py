@@ -1,0 +1,53 @@
+"""A node with two lines: what others send to it comes by both once one is full, and goes on when one dies."""
+
+from __future__ import annotations
+
+import pytest
+
+from re6st.core.machine import handing_rules, incoming_rules, share_numbers
+from testbed import Bed, Node, wait_until
+from testbed.flows import Flows
+from tests.network.test_full_lines import FAST, FORMS, MBITS, SECONDS, SLOW, WARM, rules, start
+from tests.network.test_status import answer
+
+
+def handed(node: Node) -> int:
+    """How many packets went by the line that their receiver wished, by another neighbour of it or by its own link."""
+    found = answer(node, "uplinks")["handing"]
+    return int(found["handed_packets"]) + int(found["home_packets"])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_many_connections_come_by_both_lines_and_go_on_when_one_dies(bed: Bed, number: int) -> None:
+    lined, network, node = start(bed, (FAST, SLOW))
+    peer, others = network.nodes[1], network.nodes[:-1]
+    assert not any(handed(each) for each in others)
+    flows = Flows(peer.host, node.host, node.address, count=16, seconds=SECONDS)
+    both = flows.run()
+    print(f"16 connections: {both.mbits(WARM):.1f} Mbit/s of twice {MBITS}")
+    assert both.mbits(WARM) > 1.4 * MBITS, bed.tails()
+    assert any(handed(each) for each in others)
+
+    flows = Flows(peer.host, node.host, node.address, count=16, seconds=2 * SECONDS)
+    flows.start()
+    wait_until(lambda: "goto to_2" in rules(peer) and "goto to_1" in rules(peer), FORMS, "both are used", bed.tails)
+    lined.cut(number)
+    result = flows.result()
+    print(f"a line died: longest stall {result.stall:.2f} s, {result.ended} ended, afterwards {result.mbits(12):.1f}")
+    assert not result.ended
+    assert result.mbits(2 * SECONDS - 4) > 0.5 * MBITS
+    assert result.stall < 10
+    lined.restore(number)
+    for each in (node, *others):
+        assert each.stop() == 0
+        assert not any(table in rules(each) for table in (handing_rules.TABLE, incoming_rules.TABLE))
+        assert f"{share_numbers.HOME_PRIORITY}:" not in each.host.ip("-6", "rule")
+    assert node.traces() == []
+
+
+def test_one_connection_comes_by_the_line_that_carries_most(bed: Bed) -> None:
+    _, network, node = start(bed, (FAST, SLOW))
+    peer = network.nodes[1]
+    one = Flows(peer.host, node.host, node.address, count=1, seconds=SECONDS).run()
+    print(f"one connection: {one.mbits(WARM):.1f} Mbit/s of {MBITS}, longest stall {one.stall:.2f} s")
+    assert one.mbits(WARM) > 0.7 * MBITS, bed.tails()

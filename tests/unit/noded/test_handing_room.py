@@ -1,0 +1,165 @@
+"""A node sends neighbours what is for them by the line that they wish, and says that it is ready once the kernel is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+
+from re6st.core.machine import share_numbers
+from re6st.core.machine.handing_rules import HANDED, HOME, TABLE
+from re6st.core.machine.wanted_state import Fault, KernelRule
+from re6st.core.prefix import Prefix, subnet
+from re6st.core.routing.babel_lines import Neighbour, NextHop, Table
+from re6st.core.routing.line_ways import LineWays
+from re6st.core.routing.line_wishes import LASTS, Able, Message, Ready, Wish
+from re6st.linux.nftables import NftError
+from re6st.noded.handing import AGAIN, LOOK, THERE_EVERY, HandingMachine, HandingRoom
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+OWN, LINED, PEER = Prefix(1, 16), Prefix(2, 16), Prefix(3, 16)
+DIRECT, BY = NextHop(IPv6Address("fe80::a"), "re6stnet1"), NextHop(IPv6Address("fe80::b"), "re6stnet2")
+WISH = Wish({1: (OWN,), 2: (PEER,)}, {5: 2, 6: 1})
+TO = subnet(NETWORK, LINED)
+
+
+class World:
+    """A neighbour with two lines, and another neighbour of it; and a kernel that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.table = Table()
+        self.owners = {DIRECT: LINED, BY: PEER}
+        for hop in self.owners:
+            name = hop.interface
+            self.table.neighbours[name] = Neighbour(name, hop.address, name, 0xFFFF, 96, 96, 96, None)
+        self.rules: tuple[KernelRule, ...] = ()
+        self.ways: LineWays = {}
+        self.text = ""
+        self.said: list[tuple[Prefix, Message]] = []
+        self.refuses = ""
+        self.refuses_rules = False
+        self.now = 100.0
+        machine = HandingMachine(self, self, self)
+        self.room = HandingRoom(NETWORK, OWN, self, self, machine, self, lambda: False, lambda: self.now)
+
+    def owner_at(self, hop: NextHop) -> Prefix | None:
+        return self.owners.get(hop)
+
+    async def lead_handed(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
+        if self.refuses_rules and rules:
+            return [Fault(rules[0], "the kernel refuses it")]
+        self.rules = rules
+        return []
+
+    async def follow(self, wanted: LineWays, source: IPv6Address, *, anew: bool = False) -> None:
+        self.ways = wanted
+
+    async def load(self, commands: str, *, only_check: bool = False) -> None:
+        if self.refuses:
+            raise NftError(self.refuses)
+        self.text = commands if "chain" in commands else ""
+
+    def counters(self, table: str) -> Mapping[str, int]:
+        assert table == TABLE
+        return {HANDED: 7, HOME: 8} if self.text else {}
+
+    def tell(self, peer: Prefix, message: Message) -> None:
+        assert self.text, "it is ready before it says so"
+        self.said.append((peer, message))
+
+    def wish(self, wish: Wish = WISH, *, ready: bool = True) -> None:
+        self.room.wished(LINED, wish)
+        if ready:
+            self.room.ready(PEER, Ready(LINED, True))
+
+    def look(self, seconds: float = LOOK) -> None:
+        asyncio.run(self.room.look(self))
+        self.now += seconds
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_what_is_wished_is_in_the_kernel_before_anybody_is_told(world: World) -> None:
+    world.look()
+    assert (world.rules, world.ways, world.text) == ((), {}, "")
+    world.wish()
+    world.look()
+    assert world.ways == {1: {TO: DIRECT}, 2: {TO: BY}, share_numbers.HOME: {TO: DIRECT}}
+    assert "5 : goto to_2, 6 : goto to_1" in world.text
+    assert 'iifname { "re6stnet2" }' in world.text
+    assert {rule.table for rule in world.rules} == {None, *share_numbers.HANDED_TABLES[:3]}
+    assert world.said == [(PEER, Ready(LINED, True)), (LINED, Able(frozenset({1, 2})))]
+    assert world.room.record() == {"trouble": "", "for": [str(TO)], "handed_packets": 7, "home_packets": 8}
+
+
+def test_when_nobody_wishes_anything_any_more_nothing_is_left(world: World) -> None:
+    world.wish()
+    world.look(LASTS)
+    world.look(2 * LASTS)
+    world.look()
+    world.look()
+    assert (world.rules, world.ways, world.text) == ((), {}, "")
+
+
+def test_a_link_that_died_is_left_at_once(world: World) -> None:
+    world.wish()
+    world.look()
+    asyncio.run(world.room.avoid(frozenset({BY})))
+    world.look()
+    assert "5 : goto" not in world.text
+    assert world.ways[1] == {TO: DIRECT}
+    asyncio.run(world.room.avoid(frozenset({DIRECT})))
+    world.said.clear()
+    world.look()
+    assert world.ways[share_numbers.HOME] == {}
+    assert (PEER, Ready(LINED, False)) in world.said
+
+
+def test_of_two_links_with_a_neighbour_one_is_used_as_long_as_it_lives(world: World) -> None:
+    second = NextHop(IPv6Address("fe80::c"), "re6stnet-wg1")
+    world.wish()
+    world.look()
+    world.owners[second] = PEER
+    world.table.neighbours["3"] = Neighbour("3", second.address, second.interface, 0xFFFF, 1, 1, 1, None)
+    world.look()
+    assert world.ways[2] == {TO: BY}
+    assert 'iifname { "re6stnet-wg1", "re6stnet2" }' in world.text, "what is handed to us may come by both"
+    asyncio.run(world.room.avoid(frozenset({BY})))
+    world.look()
+    assert world.ways[2] == {TO: second}
+
+
+@pytest.mark.parametrize("who", ["nft", "kernel"])
+def test_where_it_is_refused_nobody_is_told_and_it_is_tried_again(
+    world: World, who: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.refuses, world.refuses_rules = ("no hash" if who == "nft" else ""), who == "kernel"
+    world.wish()
+    world.look()
+    assert (world.said, world.ways, world.text) == ([], {}, "")
+    assert caplog.text.count("packets do not go by the lines that neighbours wish") == 1
+    world.refuses, world.refuses_rules = "", False
+    world.wish()
+    world.look(AGAIN)
+    assert world.said == []
+    world.wish()
+    world.look()
+    assert world.said
+
+
+def test_a_table_that_another_program_removed_is_there_again(world: World) -> None:
+    world.wish()
+    world.look(THERE_EVERY - 1)
+    world.text = ""
+    world.wish()
+    world.said.clear()
+    world.room._words = type("Deaf", (), {"tell": lambda *_: None})()
+    world.look(2)
+    world.wish()
+    world.look()
+    assert world.text
