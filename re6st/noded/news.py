@@ -188,14 +188,18 @@ class LineTunnels(Protocol):
 class LineNews:
     """What becomes of it when the lines to the Internet change: our addresses are told, and tunnels belong to lines."""
 
-    def __init__(self, lines: Lines, advertiser: LineFollower, tunnels: LineTunnels) -> None:
-        self._lines = lines
+    def __init__(self, advertiser: LineFollower, tunnels: LineTunnels) -> None:
         self._advertiser = advertiser
         self._tunnels = tunnels
 
-    def changed(self) -> None:
-        self._advertiser.follow(self._lines)
+    def changed(self, lines: Lines) -> None:
+        """They are others, or have other addresses."""
+        self._advertiser.follow(lines)
         self._tunnels.join_lines()
+
+    def left(self, names: Collection[str]) -> None:
+        """Nobody can be reached by these any more."""
+        self._tunnels.leave_lines(names)
 
 
 class DeadLinkNews:

@@ -229,7 +229,6 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
     advertiser, country = _whereabouts(base, machine, AddressTeller(peers, handler, known), settings_news)
     choice = UplinkChoice()
-    uplinks = Uplinks(config.uplinks, machine.kernel, choice, driver.event, watched=not config.remote_gateways)
     parts = TunnelParts(
         in_force=in_force,
         kernel=machine.kernel,
@@ -247,7 +246,9 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         handler.about_links, peers.told_abilities = links.received, links.met_again
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
-    uplinks.changed, uplinks.left = LineNews(uplinks, advertiser, tunnels).changed, tunnels.leave_lines
+    line_news = LineNews(advertiser, tunnels)
+    watched = not config.remote_gateways
+    uplinks = Uplinks(config.uplinks, machine.kernel, choice, driver.event, line_news, watched=watched)
     trains = measure if config.probe else None
     capacities = LinkCapacities(routing, tunnels.ends, machine.in_force.own, trains, choice.uplink)
 
@@ -255,7 +256,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         guard.look_beside(plane)
         driver.event(policy.BulkSurveyed(None if plane is None else plane.survey()))
 
-    throughput.changed, throughput.watch = capacities.follow, look_beside
+    throughput.start(capacities.follow, look_beside)
     news = DeadLinkNews(driver, choice)
     network, own_prefix = base.identity.trust.network, base.identity.prefix
     mptcp = Mptcp(network, own_prefix, choice.up, machine.kernel, machine.mptcp, on=config.mptcp)

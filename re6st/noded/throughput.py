@@ -102,10 +102,8 @@ class Throughput:
     ) -> None:
         self.trouble = ""
         """What keeps it away, where the network has two planes."""
-        self.changed: Callable[[TablePlane | None], None] = lambda _: None
-        """Hears when it begins, and when it ends."""
-        self.watch: Callable[[TablePlane | None], None] = lambda _: None
-        """Sees after each change of its table who claims what; and that there is none any more."""
+        self._changed: Callable[[TablePlane | None], object] = lambda _: None
+        self._watch: Callable[[TablePlane | None], object] = lambda _: None
         self._make = make
         self._in_force = in_force
         self._filter = packet_filter
@@ -118,6 +116,14 @@ class Throughput:
         self._news = asyncio.Event()
         self._dead: frozenset[NextHop] = frozenset()
         self._lock = asyncio.Lock()
+
+    def start(
+        self, changed: Callable[[TablePlane | None], object], watch: Callable[[TablePlane | None], object]
+    ) -> None:
+        """Work with these: `changed` hears when the plane begins, and when it ends; `watch` sees after each change of
+        its table who claims what, and that there is none any more.
+        """
+        self._changed, self._watch = changed, watch
 
     @property
     def plane(self) -> TablePlane | None:
@@ -162,7 +168,7 @@ class Throughput:
     async def follow(self, table: Table, seen: Survey) -> None:
         """Its babeld's table has changed."""
         if self._plane is not None and not seen.late:  # else an interface may have another peer by now
-            self.watch(self._plane)
+            self._watch(self._plane)
         if seen.running:  # else the routes of the babeld that ended stay until the next one knows its way
             await self._throw()
 
@@ -215,7 +221,7 @@ class Throughput:
         plane.forward(self._forwards)
         log.info("bulk traffic goes by capacity where it can")
         self._plane = plane
-        self.changed(plane)
+        self._changed(plane)
         try:
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(plane.run(self), name="throughput plane")
@@ -224,8 +230,8 @@ class Throughput:
                 running.cancel()
         finally:
             self._plane = None
-            self.changed(None)
-            self.watch(None)
+            self._changed(None)
+            self._watch(None)
             async with self._lock:
                 await self._throws.follow({})
         log.info("bulk traffic goes by latency again, as all else")

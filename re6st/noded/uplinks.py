@@ -63,8 +63,17 @@ class _State:
     since: float
 
 
+class LineListener(Protocol):
+    """Who hears what becomes of lines: news.py."""
+
+    def changed(self, lines: Uplinks) -> None: ...
+    def left(self, names: Collection[str]) -> None: ...
+
+
 class Uplinks:
-    """For one node. `options` are what the operator says; if they are not to be `watched`, there are none."""
+    """For one node. `options` are what the operator says; if they are not to be `watched`, there are none. `event` is
+    the ear of the policy, and `news` that of all others.
+    """
 
     def __init__(
         self,
@@ -72,6 +81,7 @@ class Uplinks:
         kernel: UplinksKernel,
         choice: UplinkChoice,
         event: Callable[[policy.Event], None],
+        news: LineListener,
         *,
         watched: bool = True,
         ask: Callable[[Sequence[Endpoint], int], Awaitable[bool | None]] = answers,
@@ -81,14 +91,11 @@ class Uplinks:
     ) -> None:
         self.trouble = ""
         """What keeps tunnels from being bound to uplinks, where there are several."""
-        self.changed: Callable[[], object] = lambda: None
-        """Called when they are others, or have other addresses."""
-        self.left: Callable[[Collection[str]], object] = lambda _: None
-        """Told the names of those by which nobody can be reached any more."""
         self._options = options
         self._kernel = kernel
         self._choice = choice
         self._event = event
+        self._news = news
         self._wake = asyncio.Event()
         choice.news = self._wake.set
         self._used: policy.UplinksUsed | None = None
@@ -139,9 +146,9 @@ class Uplinks:
         was_up = {name: was.device for name, was in before.items() if was.is_up and not self._is_up(name)}
         # One that is none any more although its interface is there leads where another one does.
         if down := [name for name, device in was_up.items() if name in self._uplinks or device not in devices]:
-            self.left(down)
+            self._news.left(down)
         if self._uplinks != before:
-            self.changed()
+            self._news.changed(self)
         self._wake.set()
 
     # -- for who tells others where we are --
@@ -223,7 +230,7 @@ class Uplinks:
             self._event(policy.UplinkUp())
         else:
             log.warning("uplink %s: none of %s answers over it any more", name, plural(len(places), "peer"))
-            self.left([name])
+            self._news.left([name])
 
     def _misplaced(self) -> frozenset[Prefix]:
         return frozenset(peer for peer in self._choice.misplaced(self._clock()) if isinstance(peer, Prefix))

@@ -213,11 +213,13 @@ def route(destination: IPv6Network, via: NextHop, *, installed: bool) -> Route:
 
 def test_each_change_of_its_table_is_looked_at_for_who_claims_what_unless_it_is_old(world: World) -> None:
     looked: list[TablePlane | None] = []
+    begun: list[TablePlane | None] = []
 
     async def steps() -> None:
-        world.room.watch = looked.append
+        world.room.start(begun.append, looked.append)
         await until(lambda: world.running)
         plane = world.planes[-1]
+        assert begun == [plane]
         await world.room.follow(plane.table, Survey(running=True))
         await world.room.follow(plane.table, Survey(running=False))
         await world.room.follow(plane.table, Survey(late=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -63,12 +63,21 @@ class World:
         self.choice = UplinkChoice()
         self.now = 1000.0
         self.events: list[policy.Event] = []
-        self.left: list[str] = []
+        self.gone: list[str] = []
+        """Lines that were left."""
+        self.changes = 0
         self.answer = True
         self.asked: list[tuple[list[str], int]] = []
         clocks = {"wall": lambda: self.now, "clock": lambda: self.now}
-        self.room = Uplinks(options, self.kernel, self.choice, self.events.append, ask=self.ask, **{**clocks, **more})
-        self.room.left = self.left.extend
+        parts = options, self.kernel, self.choice, self.events.append, self
+        self.room = Uplinks(*parts, ask=self.ask, **{**clocks, **more})
+
+    def changed(self, lines: Uplinks) -> None:
+        assert lines is self.room
+        self.changes += 1
+
+    def left(self, names: Collection[str]) -> None:
+        self.gone.extend(names)
 
     def look(self, seen: Seen | None = None) -> None:
         self.kernel.seen = seen or self.kernel.seen
@@ -285,9 +294,9 @@ def test_a_cable_that_is_plugged_in_beside_wifi_cuts_no_tunnel(caplog: pytest.Lo
     world.look()
     assert world.states() == {"eth0": "up"}
     world.look(unplugged)
-    assert (world.states(), world.left) == ({"wlan0": "up", "eth0": "down"}, ["eth0"])
+    assert (world.states(), world.gone) == ({"wlan0": "up", "eth0": "down"}, ["eth0"])
     world.look(both)
-    assert (world.states(), world.left) == ({"eth0": "up"}, ["eth0"])
+    assert (world.states(), world.gone) == ({"eth0": "up"}, ["eth0"])
     assert "wlan0 is no uplink any more: it is gone, or another one leads to the same router" in caplog.text
 
 
@@ -320,13 +329,13 @@ def test_a_line_that_goes_down_is_left_at_once() -> None:
     world = World(TWO)
     world.look()
     world.look(replace(TWO, defaults=BOTH[:1]))
-    assert world.left == ["eth1"]
+    assert world.gone == ["eth1"]
     world.look(replace(TWO, defaults=BOTH[:1]))
-    assert world.left == ["eth1"]
+    assert world.gone == ["eth1"]
     gone = World(TWO)
     gone.look()
     gone.look(seen(LINKS[:2], {"eth0": ADDRESSES["eth0"]}, BOTH[0]))
-    assert gone.left == ["eth1"]
+    assert gone.gone == ["eth1"]
 
 
 def test_a_line_on_which_a_tunnel_died_is_left_if_nobody_answers_there(caplog: pytest.LogCaptureFixture) -> None:
@@ -336,14 +345,14 @@ def test_a_line_on_which_a_tunnel_died_is_left_if_nobody_answers_there(caplog: p
     lost, other = world.choice.over("eth1")
     world.choice.doubt(lost)
     world.tend()
-    assert (world.left, len(world.asked)) == ([], 1)
+    assert (world.gone, len(world.asked)) == ([], 1)
     (places, mark) = world.asked[0]
     assert (len(places), mark) == (4, 0x20)
 
     world.answer = False
     world.choice.lost(lost, world.now)
     world.tend()
-    assert world.left == ["eth1"]
+    assert world.gone == ["eth1"]
     assert "uplink eth1: none of 4 peers answers over it any more" in caplog.text
     assert world.states() == {"eth0": "up", "eth1": "silent"}
     for peer in (lost, other):
@@ -355,7 +364,7 @@ def test_a_line_on_which_a_tunnel_died_is_left_if_nobody_answers_there(caplog: p
     assert len(world.asked) == 2
     world.now += PROVE_AGAIN
     world.tend()
-    assert (len(world.asked), world.left) == (3, ["eth1"]), "it is known already"
+    assert (len(world.asked), world.gone) == (3, ["eth1"]), "it is known already"
 
     world.answer = True
     world.now += PROVE_AGAIN
@@ -390,7 +399,7 @@ def test_where_nobody_can_be_asked_nothing_is_left() -> None:
     world.choice.lost(world.choice.over("eth1")[0], 0.0)
     world.answer = False
     world.tend()
-    assert (world.asked, world.left) == ([], [])
+    assert (world.asked, world.gone) == ([], [])
 
 
 def test_it_is_looked_at_as_soon_as_a_tunnel_seems_dead(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,7 +414,7 @@ def test_it_is_looked_at_as_soon_as_a_tunnel_seems_dead(monkeypatch: pytest.Monk
         await until(lambda: world.events)
         world.answer = False
         world.choice.doubt(world.choice.over("eth1")[0])
-        await until(lambda: world.left)
+        await until(lambda: world.gone)
         task.cancel()
         await asyncio.wait([task])
 
