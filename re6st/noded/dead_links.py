@@ -15,15 +15,16 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
+from re6st.core.machine.uplinks import Uplink
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, prefix_of, subnet
-from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.babel_lines import INFINITY, NextHop
 from re6st.core.routing.detours import Detour, LowestCosts, Way, detours, for_packets_of
 from re6st.core.routing.liveness import LEAST, QUIET, Liveness, LivenessFindings
 from re6st.core.routing.look_pace import LookPace
@@ -41,6 +42,10 @@ babel has none by then, and the policy, which is told of the doubt at once, wait
 """
 PROOF = 1.0
 """Seconds in which the neighbour behind a dead link must be heard by a detour, and again and again."""
+TRY, TRIES = 0.2, 8
+"""Seconds until another detour is tried where it is not, and how many are: whom the first one leads by may have lost
+its link too, and not know it yet, as where a line died that both links went over.
+"""
 PROOFS = 20
 """Owners of subnets that neighbours claimed who are asked for: one who lies may claim any number."""
 ASK, ASK_LATER, HASTE = 0.05, 0.25, 0.02
@@ -111,12 +116,17 @@ class _Proof:
     until: float
     heard: bool = False
     asked: float = float("-inf")
+    tried: float = 0.0
+    """Since when by the detour of now."""
+    vain: set[NextHop] = field(default_factory=set)
+    """By whom it was not heard."""
+    tries: int = 1
 
 
 class DeadLinks:
     """Watches the links of tunnels with babel's neighbours behind them. `event` tells the policy. `avoided` are those
-    that it avoids, as packets get lost there: these are led around too. On links with peers that are reached by a
-    `metered` line, losses are not looked for.
+    that it avoids, as packets get lost there: these are led around too. `line`: of this machine, over which our tunnel
+    to a peer goes.
     """
 
     def __init__(
@@ -129,7 +139,7 @@ class DeadLinks:
         event: Callable[[policy.Event], None],
         event_log: EventLog,
         avoided: Callable[[], frozenset[NextHop]] = frozenset,
-        metered: Callable[[Prefix], bool] = lambda _: False,
+        line: Callable[[Prefix], Uplink | None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.liveness = Liveness()
@@ -137,7 +147,7 @@ class DeadLinks:
         self._network = network
         self._address, self._subnet = address(network, own), subnet(network, own)
         self._routing = routing
-        self._counts = LinkCounts(routing, ends, machine.hardware, metered)
+        self._counts = LinkCounts(routing, ends, machine.hardware, line)
         self._ends = ends
         self._machine = machine
         self._event = event
@@ -234,6 +244,7 @@ class DeadLinks:
         packets = self._counts.count(traffic, self.liveness)
         now = self._clock()
         found = self.liveness.look(packets, now, self._counts.over_tcp, self._counts.ended)
+        self._question_others(now)
         ask = partial(_ask, echo, {})
         for hop in found.probe:
             ask(hop)
@@ -249,6 +260,13 @@ class DeadLinks:
             await self._follow(left, left | self.liveness.doubtful | self.losses.measured.lossy, now, echo)
         await self._tell_planes(left)  # what may wait goes by them
         self._tell(found, now)
+
+    def _question_others(self, now: float) -> None:
+        """Where a link seems dead, its line may be: ask the others over that, before ways around lead by them."""
+        lines = self._counts.lines
+        dying = {lines[hop].name for hop in self.liveness.dying_links(now) if hop in lines} if lines else set()
+        if dying:
+            self.liveness.question((hop for hop, line in lines.items() if line.name in dying), now)
 
     def _answered(self, answer: EchoAnswer) -> None:
         (ip, index), now = answer.target, self._clock()
@@ -271,6 +289,7 @@ class DeadLinks:
         subnet, even where it is heard by it: the neighbour whom it leads by may avoid its own link there, and lead back
         to us, and both be heard by the links that lose packets.
         """
+        self._try_others(now)
         self._search(left, doubtful, now)
         wanted = {}
         for way, detour in self._found.items():
@@ -296,13 +315,31 @@ class DeadLinks:
                 proof.asked = now
                 echo.ask(proof.address, source=self._address)
 
+    def _try_others(self, now: float) -> None:
+        """Where the neighbour behind a dead link is not heard by a detour, try another one."""
+        for way, key in self._asked_for.items():
+            proof, detour = self._proofs.get(key), self._found.get(way)
+            if proof is None or detour is None or proof.heard or key[1] != self._owners.get(key[0]):
+                continue
+            if now - proof.tried < TRY or proof.tries >= TRIES or key[0] not in self.liveness.dead:
+                continue
+            routes = self._routing.table.routes.values()
+            others = {each.via for each in routes if each.destination == way[0] and each.metric < INFINITY}
+            others -= {detour.by, detour.instead_of}
+            proof.tried = now
+            if others:
+                proof.vain = {*(proof.vain if others - proof.vain else ()), detour.by}
+                proof.until, proof.tries = now + PROOF, proof.tries + 1
+                self._search_again = now
+
     def _search(self, dead: frozenset[NextHop], doubtful: frozenset[NextHop], now: float) -> None:
         """Find the ways around: at once where there is news of links, else now and then, as babel may have some."""
         if (dead, doubtful) == self._searched and now < self._search_again:
             return
         begun = self._clock()
         trying = self._machine.filter.active
-        self._found = detours(self._routing.table, dead, doubtful, self._costs, self._found, trying=trying)
+        vain = {key[0]: proof.vain for key, proof in self._proofs.items() if proof.vain and not proof.heard}
+        self._found = detours(self._routing.table, dead, doubtful, self._costs, self._found, trying=trying, vain=vain)
         self._ask_for()
         self._searched, self._search_again = (dead, doubtful), now + max(SEARCH, SEARCH_SHARE * (self._clock() - begun))
 
@@ -329,7 +366,8 @@ class DeadLinks:
     def _proof(self, key: tuple[NextHop, Prefix | None], now: float) -> _Proof:
         """It has been asked for from now on, if it is new."""
         if key not in self._proofs:
-            self._proofs[key] = _Proof(None if key[1] is None else address(self._network, key[1]), now + PROOF)
+            ip = None if key[1] is None else address(self._network, key[1])
+            self._proofs[key] = _Proof(ip, now + PROOF, tried=now)
         return self._proofs[key]
 
     async def _lead_around(self, wanted: dict[Way, Detour]) -> None:

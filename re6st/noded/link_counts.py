@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Protocol
 
 from re6st.core import interfaces
+from re6st.core.machine.uplinks import Uplink
 from re6st.core.prefix import Prefix, ipv4_address
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.liveness import LIMIT, Liveness, Packets
@@ -69,14 +70,14 @@ class _Behind:
 
 
 class LinkCounts:
-    """Counts by link. `metered` tells whether our tunnel to a peer goes over a line that is paid by volume."""
+    """Counts by link. `line` tells over which of this machine's lines our tunnel to a peer goes."""
 
     def __init__(
         self,
         routing: TableSource,
         ends: LinkEnds,
         hardware: NeighbourMacs,
-        metered: Callable[[Prefix], bool] = lambda _: False,
+        line: Callable[[Prefix], Uplink | None] = lambda _: None,
     ) -> None:
         self.costs: dict[NextHop, int] = {}
         """What babel says that each link costs."""
@@ -89,9 +90,9 @@ class LinkCounts:
         self._routing = routing
         self._ends = ends
         self._hardware = hardware
-        self._metered = metered
-        self._spared: frozenset[NextHop] = frozenset()
-        """Links over a line that is paid by volume."""
+        self._line = line
+        self.lines: dict[NextHop, Uplink] = {}
+        """By which line of ours each goes, where that is known."""
         self._alone: list[NextHop] = []
         """Neighbours on an interface of their own."""
         self._behind: list[_Behind] = []
@@ -116,7 +117,8 @@ class LinkCounts:
         self._servers = frozenset(name for name in names if self._ends.is_shared(name))
         self._alone = [hop for hop in self.costs if hop.interface not in self._servers]
         owners = ((hop, self._ends.owner_at(hop)) for hop in self._alone)
-        self._spared = frozenset(hop for hop, owner in owners if owner is not None and self._metered(owner))
+        lines = ((hop, self._line(owner)) for hop, owner in owners if owner is not None)
+        self.lines = {hop: line for hop, line in lines if line is not None}
         slow = {name for name in names if self._ends.is_over_tcp(name)}
         self.over_tcp = frozenset(hop for hop in self.costs if hop.interface in slow)
         reaches = ((each.key, each.reach) for each in self._routing.table.neighbours.values())
@@ -152,7 +154,7 @@ class LinkCounts:
         """What went by those links on which losses are looked for: they have an interface of their own, packets may get
         lost there, and their line is not paid by volume.
         """
-        spared = self.over_tcp | self._spared
+        spared = self.over_tcp | {hop for hop, line in self.lines.items() if line.metered}
         return {hop: packets[hop].sent for hop in self._alone if hop in packets and hop not in spared}
 
     def _has_end(self, hop: NextHop) -> bool:

@@ -446,7 +446,7 @@ def _dead_links(
     )
     network, own = base.identity.trust.network, base.identity.prefix
     parts = network, own, routing, tunnels.ends, means, news.event, log
-    return DeadLinks(*parts, lambda: mesh.avoided_links, choice.is_metered)
+    return DeadLinks(*parts, lambda: mesh.avoided_links, choice.uplink)
 
 
 def _nft() -> Nft | None:

@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 
+from re6st.core.machine.uplinks import Uplink
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, subnet
@@ -66,8 +67,8 @@ class World:
     rng: Random = field(default_factory=lambda: Random(1))
     lossy: frozenset[NextHop] = frozenset()
     """Those that the policy avoids."""
-    metered: frozenset[Prefix] = frozenset()
-    """Peers whose tunnels go over a line that is paid by volume."""
+    lines: dict[Prefix, Uplink] = field(default_factory=dict)
+    """Of this machine, over which our tunnels to peers go."""
 
     def __post_init__(self) -> None:
         self.event_log = EventLog()
@@ -75,7 +76,7 @@ class World:
         self.room = DeadLinks(
             *(NETWORK, OWN, self, self, machine, self.events.append, self.event_log),
             avoided=lambda: self.lossy,
-            metered=lambda peer: peer in self.metered,
+            line=lambda peer: self.lines.get(peer),
             clock=lambda: self.now,
         )
 

@@ -193,11 +193,6 @@ class UplinkChoice:
         """The same as it is now."""
         return self._uplinks.get(self.used(peer))
 
-    def is_metered(self, peer: Peer) -> bool:
-        """Whether that is paid by volume."""
-        line = self.uplink(peer)
-        return line is not None and line.metered
-
     def over(self, name: str) -> list[Peer]:
         """Whose tunnels go over a line."""
         return [peer for peer, used in self._used.items() if used == name]

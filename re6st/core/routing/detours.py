@@ -90,12 +90,14 @@ def detours(
     held: Mapping[Way, Detour],
     *,
     trying: bool = False,
+    vain: Mapping[NextHop, Set[NextHop]] | None = None,
 ) -> dict[Way, Detour]:
     """All that there are to be now.
 
     `doubtful` are neighbours that none may lead by. `costs` are babel's of the links, the lowest ones lately: as a link
     dies its cost grows, and with it our distance of all behind. Those `held` stay as long as babel has no other way,
-    and the one that they lead by is there. `trying`: also ways to the neighbour itself that are not sure.
+    and the one that they lead by is there. `trying`: also ways to the neighbour itself that are not sure. `vain`: by
+    dead link, neighbours by whom that one was not heard: another is tried, as long as there is one.
     """
     if not dead:
         return {}
@@ -124,14 +126,19 @@ def detours(
             if before is not None and before.instead_of in dead and _stands(before, routes, doubtful):
                 found[way] = before
         elif now.via in dead and len(found) < LIMIT:
-            if before is not None and before.instead_of == now.via and _stands(before, routes, doubtful):
+            near, tried = now.refmetric == 0, (vain or {}).get(now.via, frozenset[NextHop]())
+            goes_on = before is not None and not (before.unproved and before.by in tried)
+            if before is not None and goes_on and before.instead_of == now.via and _stands(before, routes, doubtful):
                 found[way] = before
             elif others := [each for each in routes if each.via not in doubtful and each.metric < INFINITY]:
-                sure = _sure(now, others, costs, away)
-                near = now.refmetric == 0
-                if sure or (near and trying):
-                    found[way] = Detour(_best(sure or others), now.via, unproved=near)
+                sure, unsure = _sure(now, others, costs, away), others if near and trying else []
+                if ways_on := _but(sure, tried) or _but(unsure, tried) or sure or unsure:
+                    found[way] = Detour(_best(ways_on), now.via, unproved=near)
     return found
+
+
+def _but(ways: list[Route | Route4], tried: Set[NextHop]) -> list[Route | Route4]:
+    return [way for way in ways if way.via not in tried]
 
 
 def _known(table: Table) -> list[Route | Route4]:

@@ -25,6 +25,8 @@ SILENCE, MORE = 0.06, 0.05
 PROBES, APART, ON_THE_WAY = 12, 0.026, 8
 """So many must get lost at least: where every fifth packet does, each way, that is one case in 200,000. There is so
 much time between two, or more where so many would be on their way at once."""
+QUESTION_AGAIN = 1.0
+"""Seconds between two questions that are asked since others seem dead."""
 DYING = 4
 """Where so many are not answered, a link is most often dead: it does not wait for a look (look_pace.py)."""
 STALLED = 0.32
@@ -137,6 +139,10 @@ class _WatchedLink:
     over_tcp: bool = False
     ended: float | None = None
     """When it was first seen that its tunnel has ended."""
+    questioned: float = float("-inf")
+    """When it was asked as others on its line seemed dead."""
+    quiet_since: float | None = None
+    """The same, until something comes."""
     lag: float = 0.0
     """By how much we looked too late, lately."""
     lagged: float = float("-inf")
@@ -159,6 +165,7 @@ class _WatchedLink:
         elif came and now - self.active >= OWED:
             self.owes = False
         if came:
+            self.quiet_since = None
             took = now - self.asked
             if (self.suspect and took > self.answer_time + APART / 2) or (self.is_first_sign and took <= RESENT):
                 self.longest = took if now - self.lost >= WARY_FOR else max(took, self.longest)
@@ -175,6 +182,11 @@ class _WatchedLink:
     @property
     def round_trip(self) -> float:
         return min(self.rtt, RTT_LIMIT)
+
+    @property
+    def is_questioned(self) -> bool:
+        """Whether nothing has come since others on its line seemed dead."""
+        return self.quiet_since is not None
 
     @property
     def is_overdue(self) -> bool:
@@ -282,7 +294,30 @@ class Liveness:
     @property
     def doubtful(self) -> frozenset[NextHop]:
         """Those that are dead, or did not answer the first probe in time."""
-        return frozenset(hop for hop, link in self._links.items() if link.died is not None or link.is_overdue)
+        links = self._links.items()
+        return frozenset(hop for hop, each in links if each.died is not None or each.is_overdue or each.is_questioned)
+
+    def dying_links(self, now: float) -> frozenset[NextHop]:
+        """Those that are likely to be found dead in a moment, or just were."""
+        return frozenset(
+            hop
+            for hop, link in self._links.items()
+            if (link.is_overdue and link.probes >= DYING)
+            or (link.died is not None and now - link.died < QUESTION_AGAIN)
+        )
+
+    def question(self, hops: Iterable[NextHop], now: float) -> None:
+        """Ask these for a sign of life, whatever goes over them: others that share their line seem dead. They are
+        doubtful until they give one. Not again those that were asked so lately.
+        """
+        for hop in hops:
+            link = self._links.get(hop)
+            if link is None or link.died is not None or not link.answers or now - link.questioned < QUESTION_AGAIN:
+                continue
+            link.questioned, link.quiet_since = now, now
+            if not link.probes:
+                link.owes, link.since = True, min(link.since, now - link.patience)
+                self._next_look = now
 
     @property
     def dying(self) -> bool:

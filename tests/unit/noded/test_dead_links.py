@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from re6st.core.machine.uplinks import Uplink
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route4
@@ -135,6 +136,59 @@ def test_payload_of_ipv4_waits_for_the_proof(world: World) -> None:
     world.answers_to = {address(NETWORK, A)}
     world.flow(HOP_A, 0.2, back=False)
     assert world.routes.keys() == {WAY_A, (there, ANYWHERE), chosen}
+
+
+THIRD = NextHop(IPv6Address("fe80::e"), "re6stnet-wg1")
+
+
+def meet_third(world: World) -> None:
+    """It knows a shorter way to A than B does."""
+    world.meet(THIRD)
+    world.owners[THIRD] = OTHERS
+    world.answers_to.add(THIRD.address)
+    world.way(WAY_A, THIRD, 48, used=False)
+
+
+def test_where_a_line_dies_nothing_is_led_by_another_link_over_it(world: World) -> None:
+    """Although nothing went over that one, so that it was not known to be dead."""
+    meet_third(world)
+    world.lines = dict.fromkeys((A, OTHERS), Uplink("dsl", "eth1"))
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to = {HOP_B.address}
+    ways = set[NextHop]()
+    while world.room.liveness.dead != {HOP_A, THIRD}:
+        world.flow(HOP_A, 0.01, back=False)
+        ways |= {detour.by for detour in world.routes.values() if detour.leads_around}
+        assert world.now < 103
+    assert ways <= {HOP_B}
+    world.flow(HOP_A, 0.1, back=False)
+    assert around(world) == [(WAY_A[0], OURS)]
+
+
+def test_a_link_on_the_same_line_that_answers_leads_around(world: World) -> None:
+    meet_third(world)
+    world.lines = dict.fromkeys((A, OTHERS), Uplink("dsl", "eth1"))
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to = {HOP_B.address, THIRD.address}
+    world.flow(HOP_A, 0.5, back=False)
+    assert {detour.by for detour in world.routes.values() if detour.leads_around} == {THIRD}
+    assert world.room.liveness.dead == {HOP_A}
+
+
+def test_where_the_neighbour_is_not_heard_by_one_detour_another_is_tried(world: World) -> None:
+    """Whom the first one leads by may have lost its link to it too."""
+    meet_third(world)
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to = {HOP_B.address, THIRD.address}
+    tried = set[NextHop]()
+    while len(tried) < 2:
+        world.flow(HOP_A, 0.01, back=False)
+        tried |= {detour.by for detour in world.routes.values() if detour.leads_around}
+        assert world.now < 103
+    world.answers_to.add(address(NETWORK, A))
+    world.flow(HOP_A, 3 * PROOF, back=False)
+    (detour,) = {each for each in world.routes.values() if each.leads_around}
+    assert world.routes == {WAY_A: detour}, "it was heard by this one, which stays"
 
 
 def test_the_owner_of_a_subnet_that_a_dead_neighbour_claimed_is_asked_for_and_led_to(world: World) -> None:
@@ -502,7 +556,7 @@ def test_links_over_tcp_and_those_behind_a_server_are_left_to_others_who_look(wo
 def test_over_a_line_that_is_paid_by_volume_nobody_is_asked_for_losses_and_dead_links_are_found_all_the_same(
     world: World,
 ) -> None:
-    world.metered = frozenset({A})
+    world.lines = {A: Uplink("lte", "wwan0", metered=True)}
     world.flow(HOP_A, 20, back=True)
     assert world.asked.count((HOP_A.address, 1)) < 10, "how long a round trip takes"
     lose(world, HOP_A, 5, 0.5)
