@@ -20,6 +20,7 @@ from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
+from re6st.core import interfaces
 from re6st.core.machine.uplinks import Uplink
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
@@ -106,6 +107,8 @@ class LinkMachine:
     open_traffic: Callable[[], PacketCounters]
     open_echo: Callable[[], Asker]
     other_planes: tuple[OtherPlane, ...] = ()
+    forget: Callable[[str], object] = lambda _: None
+    """Has babel forget the neighbour on an interface of its own, until it hears it again."""
 
 
 @dataclass(slots=True)
@@ -121,6 +124,8 @@ class _Proof:
     vain: set[NextHop] = field(default_factory=set)
     """By whom it was not heard."""
     tries: int = 1
+    left: bool = False
+    """Whether babel was to forget the neighbour."""
 
 
 class DeadLinks:
@@ -327,10 +332,23 @@ class DeadLinks:
             others = {each.via for each in routes if each.destination == way[0] and each.metric < INFINITY}
             others -= {detour.by, detour.instead_of}
             proof.tried = now
+            if not proof.left:
+                proof.left = True
+                self._have_babel_forget(key[0])
             if others:
                 proof.vain = {*(proof.vain if others - proof.vain else ()), detour.by}
                 proof.until, proof.tries = now + PROOF, proof.tries + 1
                 self._search_again = now
+
+    def _have_babel_forget(self, hop: NextHop) -> None:
+        """Whom another node leads to us by may lead back: it has to hear from babel that this is no way any more.
+
+        babel cannot forget one of many on an interface. Where the neighbour has just one, and it is a link's, it is
+        down for a moment: so it is where a machine was away for half a second, and another way was known.
+        """
+        if interfaces.is_link(hop.interface):
+            log.info("babel leaves %s: %s is not heard by another way either", hop.interface, self._owners.get(hop))
+            self._machine.forget(hop.interface)
 
     def _search(self, dead: frozenset[NextHop], doubtful: frozenset[NextHop], now: float) -> None:
         """Find the ways around: at once where there is news of links, else now and then, as babel may have some."""

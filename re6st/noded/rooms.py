@@ -257,6 +257,10 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         driver.event(policy.BulkSurveyed(None if plane is None else plane.survey()))
 
     throughput.start(capacities.follow, look_beside)
+
+    def forget(interface: str) -> None:
+        tasks.start(parts.bounce(interface), f"leave {interface}")
+
     news = DeadLinkNews(driver, choice)
     network, own_prefix = base.identity.trust.network, base.identity.prefix
     mptcp = Mptcp(network, own_prefix, choice.up, machine.kernel, machine.mptcp, on=config.mptcp)
@@ -275,7 +279,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         )
     )
     handler.about_lines = shares.ears.received
-    dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, choice, event_log)
+    dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, choice, event_log, forget)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     driver.start(tunnels, peers, AskRegistry(base.first_peer, known, driver, base.updates, tasks))
@@ -433,6 +437,7 @@ def _dead_links(
     mesh: policy.Mesh,
     choice: UplinkChoice,
     log: EventLog,
+    forget: Callable[[str], object],
 ) -> DeadLinks:
     kernel = machine.kernel
     means = dead_links.LinkMachine(
@@ -443,6 +448,7 @@ def _dead_links(
         LinkTraffic,
         ProbeSocket,
         others,
+        forget,
     )
     network, own = base.identity.trust.network, base.identity.prefix
     parts = network, own, routing, tunnels.ends, means, news.event, log

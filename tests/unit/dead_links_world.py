@@ -67,12 +67,14 @@ class World:
     rng: Random = field(default_factory=lambda: Random(1))
     lossy: frozenset[NextHop] = frozenset()
     """Those that the policy avoids."""
+    forgotten: list[str] = field(default_factory=list)
+    """Interfaces whose neighbours babel was to forget."""
     lines: dict[Prefix, Uplink] = field(default_factory=dict)
     """Of this machine, over which our tunnels to peers go."""
 
     def __post_init__(self) -> None:
         self.event_log = EventLog()
-        machine = LinkMachine(self, self, self, self, lambda: self, lambda: self, (self,))
+        machine = LinkMachine(self, self, self, self, lambda: self, lambda: self, (self,), self.forgotten.append)
         self.room = DeadLinks(
             *(NETWORK, OWN, self, self, machine, self.events.append, self.event_log),
             avoided=lambda: self.lossy,

@@ -191,6 +191,27 @@ def test_where_the_neighbour_is_not_heard_by_one_detour_another_is_tried(world: 
     assert world.routes == {WAY_A: detour}, "it was heard by this one, which stays"
 
 
+@pytest.mark.parametrize("case", ["a link", "a tunnel", "a link that is heard by another way", "the only way"])
+def test_where_a_link_is_dead_and_its_neighbour_not_heard_by_another_way_babel_is_to_leave_it_at_once(
+    world: World, case: str
+) -> None:
+    """Others may lead back to us, until they hear of it: babel would take three seconds for that."""
+    meet_third(world)
+    hop, owner = (HOP_A, A) if case == "a tunnel" else (THIRD, OTHERS)
+    if case != "a tunnel":
+        there = subnet(NETWORK, OTHERS), ANYWHERE
+        world.way(there, THIRD, 0, used=True)
+        if case != "the only way":
+            world.way(there, HOP_B, 96, used=False)
+    world.flow(hop, 2, back=True)
+    world.answers_to = {HOP_B.address}
+    if case == "a link that is heard by another way":
+        world.answers_to.add(address(NETWORK, owner))
+    world.flow(hop, 1.0, back=False)
+    assert hop in world.room.liveness.dead
+    assert world.forgotten == (["re6stnet-wg1"] if case == "a link" else [])
+
+
 def test_the_owner_of_a_subnet_that_a_dead_neighbour_claimed_is_asked_for_and_led_to(world: World) -> None:
     claimed = subnet(NETWORK, OTHERS), ANYWHERE
     world.way(claimed, HOP_A, 0, used=True)
