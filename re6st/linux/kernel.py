@@ -6,11 +6,12 @@ left behind (wire.md 1.3). Only names and prefixes of our network are touched.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
 
@@ -345,7 +346,9 @@ class Kernel:
         links = {link.index: link for link in self._netlink.links()}
         found = [each for each in self._netlink.addresses() if each.index in links and _is_usable(each)]
         placed = [Placed(each.address, each.length, links[each.index].name) for each in found]
-        return Seen(links, placed, self._netlink.default_routes())
+        # A router of the Internet has a million routes, and the kernel tells all of them. So that is read meanwhile, by
+        # a socket of its own; which is made here, since a socket belongs to the network namespace of the thread.
+        return Seen(links, placed, await asyncio.to_thread(_default_routes, Netlink()))
 
     async def leads_outside(self, host: str, mark: int = 0) -> bool:
         """Whether packets for an address take a way of this machine's own, not one inside re6st, if they have a mark.
@@ -423,6 +426,12 @@ class Kernel:
         if index is None:
             raise KernelError(f"there is no interface {name}")
         return index
+
+
+def _default_routes(netlink: Netlink) -> list[KernelRoute]:
+    """By a socket that is of no use afterwards."""
+    with closing(netlink):
+        return netlink.default_routes()
 
 
 def _is_usable(entry: InterfaceAddress) -> bool:

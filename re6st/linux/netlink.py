@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # linux/netlink.h
@@ -46,13 +46,14 @@ class NetlinkSocket:
     def close(self) -> None:
         self._socket.close()
 
-    def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """The contents of all answers to a request of this type."""
+    def dump(self, kind: int, body: bytes, keep: Callable[[bytes], bool] = lambda _: True) -> list[bytes]:
+        """The contents of all answers to a request of this type, or of those that are to be kept."""
         for _ in range(ATTEMPTS):
             self._send(kind, body, _DUMP)
             found, interrupted = [], False
             for _kind, flags, each in self._answers():
-                found.append(each)
+                if keep(each):
+                    found.append(each)
                 interrupted |= bool(flags & _DUMP_INTERRUPTED)
             if not interrupted:
                 return found

@@ -181,9 +181,9 @@ class Netlink(NetlinkSocket):
         """Those of all tables, one for each of their gateways."""
         found: list[KernelRoute] = []
         for family in (socket.AF_INET, socket.AF_INET6):
-            for body in self.dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-                # Of what may be very many routes no other one is read.
-                if not unpack(_ROUTE, body)[1] and (route := _read_route(body)) is not None:
+            # Of what may be very many routes no other one is read, nor kept.
+            for body in self.dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), _is_default):
+                if (route := _read_route(body)) is not None:
                     found += _hops(route, body)
         return found
 
@@ -327,6 +327,10 @@ def _read_rule(body: bytes) -> KernelRule | None:
         )
     except ValueError:
         raise malformed() from None
+
+
+def _is_default(body: bytes) -> bool:
+    return not unpack(_ROUTE, body)[1]
 
 
 def _hops(route: KernelRoute, body: bytes) -> Iterator[KernelRoute]:
