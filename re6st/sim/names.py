@@ -32,7 +32,8 @@ def server_name(client: Prefix) -> str:
 
 def endpoints(peer: Prefix) -> tuple[Endpoint, ...]:
     """Where its server listens."""
-    return (Endpoint(f"10.0.{peer.value >> 8}.{peer.value & 255}", 1194, TunnelProtocol.TCP),)
+    value = peer.value
+    return (Endpoint(f"10.{value >> 16}.{value >> 8 & 255}.{value & 255}", 1194, TunnelProtocol.TCP),)
 
 
 def hop(peer: Prefix, interface: str) -> NextHop:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from operator import attrgetter
 from random import Random
 
 from re6st.core.mesh.events import Action, AskAddress, AskBootstrap, AskRegion, EnsureSession, OpenTunnel
@@ -134,7 +135,8 @@ class Opening:
                 wait.pending = True
                 actions.append(AskBootstrap())
             wanted = max(wanted, 1)
-        for peer in self._remembered(now)[: max(0, min(wanted, self._room()))]:
+        wanted = min(wanted, self._room())
+        for peer in self._remembered(now)[:wanted] if wanted > 0 else ():
             actions += self._open(peer, self._known[peer], now)
         return actions
 
@@ -148,7 +150,7 @@ class Opening:
             self._split = None
             return []
         if self._split is None:
-            spread = SPLIT_WAIT * (1 + sum(not state.is_outside(peer) for peer in state.survey.peers))
+            spread = SPLIT_WAIT * (1 + state.inside)
             self._split = _Wait(now + self._rng.uniform(0, spread), max(spread, BOOTSTRAP_FIRST))
         wait = self._split
         if now < wait.until or self._room() <= 0:
@@ -188,7 +190,8 @@ class Opening:
             return []
         actions = self._ask_across(missing, now)
         missing -= len(actions)
-        distant = [peer for peer in self.distant() if not self._is_left_alone(peer, now)]
+        alone = {peer for peer, failures in self._failures.items() if failures.until > now}
+        distant = [peer for peer in self.distant() if peer not in alone]
         while missing > 0 and distant:
             near = distant[0] not in self._state.settings.neighbours and self._wants_near()
             peer = self._pick_near(distant) if near else self._pick_elsewhere(distant)
@@ -210,12 +213,13 @@ class Opening:
         if missing <= 0:
             return []
         near = {state.region_of(peer) for peer in self._near()}
+        length = state.settings.region_length
         regions = [
             peer
             for peer in state.survey.peers
-            if state.is_outside(peer) and peer not in near and not self._is_left_alone(peer, now)
+            if peer.length <= length and peer not in near and not self._is_left_alone(peer, now)
         ]
-        regions.sort(key=_bits)
+        regions.sort(key=_order)
         chosen = self._rng.sample(regions, min(missing, len(regions)))
         self._asked.update(dict.fromkeys(chosen, _Question(now + ASK_TIME, near=False)))
         return [AskRegion(region) for region in chosen]
@@ -361,11 +365,11 @@ class Opening:
     def distant(self) -> list[Prefix]:
         """Peers that are not next to us, the wanted neighbours first, then in random order."""
         state = self._state
-        distant = sorted(state.survey.peers - self._near() - {state.settings.own}, key=_bits)
-        if state.settings.region_length:
-            distant = [peer for peer in distant if not state.is_outside(peer)]
+        length, wanted = state.settings.region_length, state.settings.neighbours
+        found = state.survey.peers - self._near() - {state.settings.own}
+        distant = sorted((peer for peer in found if peer.length > length) if length else found, key=_order)
         self._rng.shuffle(distant)
-        return sorted(distant, key=lambda peer: peer not in self._state.settings.neighbours)
+        return sorted(distant, key=lambda peer: peer not in wanted) if wanted else distant
 
     def lacks_neighbour(self, now: float) -> bool:
         """Whether a wanted neighbour can be reached, but only through others."""
@@ -378,7 +382,7 @@ class Opening:
         unknown = self._known.keys() - state.tunnels.keys() - state.clients.keys() - state.survey.peers
         if state.settings.region_length:
             unknown = {peer for peer in unknown if not state.reaches(peer)}
-        peers = sorted(unknown - {self._state.settings.own}, key=_bits)
+        peers = sorted(unknown - {self._state.settings.own}, key=_order)
         self._rng.shuffle(peers)
         return sorted(
             (p for p in peers if self._usable(self._known[p]) and (p not in failed or failed[p].until <= now)),
@@ -390,5 +394,5 @@ class Opening:
         )
 
 
-def _bits(prefix: Prefix) -> str:
-    return prefix.bits
+_order = attrgetter("value", "length")
+"""Any order, but the same in each run."""

@@ -301,7 +301,7 @@ class Mesh:
     def _phases(self) -> list[Phase]:
         return [tunnel.phase for tunnel in self._state.tunnels.values()]
 
-    def next_deadline(self, now: float) -> float:
+    def next_deadline(self, now: float, heartbeat: float = HEARTBEAT) -> float:
         """When `tick` is to be called, if no event comes before; it changes with each event, and each tick."""
         avoided, settings = self._avoiding.peers, self._state.settings
         moments = (
@@ -314,7 +314,11 @@ class Mesh:
         )
         # What was due before, and could not be done, waits for something else.
         self._due = min((moment for moment in moments if moment > self._decided), default=float("inf"))
-        return max(now, min(self._due + MARGIN, self._again, self._decided + HEARTBEAT))
+        return max(now, min(self._due + MARGIN, self._again, self._decided + heartbeat))
+
+    def awake(self, now: float) -> None:
+        """We ran until now, though nothing was due: for who asks for a longer heartbeat than the daemon's."""
+        self._ticked = now
 
     def _watch(self, now: float) -> None:
         """Take note of how everything was until now, before that changes."""

@@ -92,6 +92,8 @@ class State:
     """Peers whose tunnels had better go over another one."""
     refreshed: float = 0.0
     """When a tunnel was last opened, or chosen to be replaced."""
+    _counted: tuple[SurveyLike, int] | None = None
+    """How many nodes of our region a survey has."""
 
     @property
     def connected(self) -> bool:
@@ -127,8 +129,12 @@ class State:
 
     def is_outside(self, peer: Prefix) -> bool:
         """Whether a peer is in another region, or is one."""
-        length = self.settings.region_length
-        return length > 0 and region_of(peer, length) != region_of(self.settings.own, length)
+        length, own = self.settings.region_length, self.settings.own
+        if not length:
+            return False
+        if peer.length > length < own.length:  # without new values: this is asked for each peer
+            return peer.value >> peer.length - length != own.value >> own.length - length
+        return region_of(peer, length) != region_of(own, length)
 
     def reaches(self, peer: Prefix) -> bool:
         """Whether we have a route to a peer, or to its region, or a tunnel of the peer itself."""
@@ -138,16 +144,19 @@ class State:
     @property
     def across(self) -> int:
         """How many of our tunnels are to lead to other regions: more where there are few nodes in ours."""
-        if not self.settings.region_length:
+        length, limit = self.settings.region_length, self.limit
+        if not length:
             return 0
-        limit = self.limit
         share = limit // ACROSS_PART if self.clients else 0
-        inside = 0
-        for peer in self.survey.peers:
-            inside += not self.is_outside(peer)
-            if inside >= limit - share:
-                return share
-        return max(share, min(limit - inside, (limit + 1) // ALONE_PART))
+        return max(share, min(limit - self.inside, (limit + 1) // ALONE_PART))
+
+    @property
+    def inside(self) -> int:
+        """How many nodes of our region we have routes to: all that have more bits than a region."""
+        survey, length = self.survey, self.settings.region_length
+        if self._counted is None or self._counted[0] is not survey:
+            self._counted = survey, sum(peer.length > length for peer in survey.peers)
+        return self._counted[1]
 
     def carried_by(self, interface: str) -> frozenset[Prefix]:
         """Destinations whose traffic leaves by this interface now, in any plane."""
