@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of all that is left to chance (%(default)s)")
     parser.add_argument("--hidden", type=float, default=0.7, help="the part behind NAT (%(default)s)")
     parser.add_argument("--mixed", action="store_true", help="regions have machines from everywhere")
+    parser.add_argument(
+        "--forget", type=float, default=60.0, help="seconds that a dead client keeps its place (%(default)s)"
+    )
     parser.add_argument("--news", type=float, default=3.0, help="seconds between news of a region (%(default)s)")
     parser.add_argument("--coarse", action="store_true", help="nodes do not watch what links cost: for large networks")
     parser.add_argument("--json", type=Path, help="a file for all figures")
@@ -46,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hidden=options.hidden,
         by_place=not options.mixed,
         spare=2.2 if ROOM & {*options.scene} else 1.0,
+        forget=options.forget,
         news=options.news,
         watch=not options.coarse,
     )

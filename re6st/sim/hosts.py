@@ -18,7 +18,7 @@ from re6st.noded.mesh_driver import MeshDriver
 from re6st.sim.engine import Engine
 from re6st.sim.fabric import Region, RegionSurvey
 from re6st.sim.names import name, server_name
-from re6st.sim.network import Stuck
+from re6st.sim.network import DEAD_PEER_TIME, Stuck
 from re6st.sim.places import Place
 
 BEAT = 60.0
@@ -45,6 +45,8 @@ class Plan:
     """How many times the first nodes of a region have room in it."""
     news: float = 3.0
     """Seconds between two tellings of all nodes of a region who is in it; each is told at once of its own links."""
+    forget: float = DEAD_PEER_TIME
+    """Seconds for which a server keeps the place of a client that is gone without a word."""
     watch: bool = True
     """Whether nodes look at what links cost, to replace those that have become bad or are not the nearest."""
 

@@ -27,7 +27,6 @@ from re6st.sim.network import (
     CONNECT_FAILS,
     CONNECT_MAX,
     CONNECT_MIN,
-    DEAD_PEER_TIME,
     DISCONNECT_TIME,
     MEET_TIME,
     MESSAGE_MAX,
@@ -192,7 +191,7 @@ class World:
                 server.clients -= 1
                 server.tell(policy.ClientDown(client.prefix))
 
-        self.engine.after(DISCONNECT_TIME if link.up else DEAD_PEER_TIME, forget)
+        self.engine.after(DISCONNECT_TIME if link.up else self.plan.forget, forget)
 
     def _route(self, link: Wire, *, routes: bool) -> None:
         """Routes use a link from now on, or do no more."""
@@ -305,7 +304,13 @@ class World:
         part = machine.region.part_of[machine.slot]
         if not machine.running or part is None or region not in part.regions:
             return
-        who = self._whoever(self.regions[region], near=machine)
+        asking = machine
+        if machine.region_prefix == region:
+            across = [wire.other_end(machine) for wire in machine.links if wire in self.across]
+            if not across:
+                return
+            asking = self.rng.choice(across)
+        who = self._whoever(self.regions[region], near=asking)
         if who is None:
             return
         known = [peer for peer in who.memory if region_of(peer, self.region_length) == region]

@@ -295,7 +295,7 @@ class Closing:
         if not state.settings.region_length:
             return candidates
         # Those of the kind of which we have too many, if so.
-        spare = sum(state.is_outside(tunnel.peer) for tunnel in held) - state.across
+        spare = sum(map(state.is_outside, state.tunnels)) - state.across
         return [t for t in candidates if not spare or state.is_outside(t.peer) == (spare > 0)]
 
     def _at_rest(self) -> bool:

@@ -321,7 +321,11 @@ class AskAddress:
 
 @dataclass(frozen=True, slots=True)
 class AskRegion:
-    """Ask whoever is nearest in another region for the address of somebody there."""
+    """Ask whoever is nearest in a region for the address of somebody there.
+
+    If it is our own one, which is in parts then: by a neighbour in another region, as what we send to ours stays with
+    us, who announce it.
+    """
 
     region: Prefix
 

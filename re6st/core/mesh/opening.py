@@ -143,7 +143,7 @@ class Opening:
     def rejoin(self, now: float) -> list[Action]:
         """When our region is in parts, which swallow what is sent to the others: look for somebody of another part.
 
-        The registry may name one, and those that we remember and do not reach may be there.
+        Other regions may name one, or the registry, and those that we remember and do not reach may be there.
         """
         state = self._state
         if not state.survey.split or not state.settings.client_count:
@@ -161,6 +161,9 @@ class Opening:
         if not self._bootstrap.pending and state.settings.registry != state.settings.own:
             self._bootstrap.pending = True
             actions.append(AskBootstrap())
+        if state.region not in self._asked and any(map(state.is_outside, state.survey.neighbours)):
+            self._asked[state.region] = _Question(now + ASK_TIME, near=False)
+            actions.append(AskRegion(state.region))
         for peer in [peer for peer in self._remembered(now) if not state.is_outside(peer)][:1]:
             actions += self._open(peer, self._known[peer], now)
         return actions
@@ -206,7 +209,7 @@ class Opening:
         return actions
 
     def _ask_across(self, most: int, now: float) -> list[Action]:
-        """Ask other regions, those next to which we are not, for somebody that we can open a tunnel to."""
+        """Open tunnels to other regions, next to which we are not: to whom we remember there, or ask for somebody."""
         state = self._state
         held = sum(map(state.is_outside, state.tunnels)) + sum(map(state.is_outside, self._asked))
         missing = min(most, state.across - held)
@@ -220,9 +223,19 @@ class Opening:
             if peer.length <= length and peer not in near and not self._is_left_alone(peer, now)
         ]
         regions.sort(key=_order)
-        chosen = self._rng.sample(regions, min(missing, len(regions)))
-        self._asked.update(dict.fromkeys(chosen, _Question(now + ASK_TIME, near=False)))
-        return [AskRegion(region) for region in chosen]
+        actions: list[Action] = []
+        remembered: dict[Prefix, Prefix] = {}
+        for peer, endpoints in self._known.items():
+            if state.is_outside(peer) and peer not in self._failures and self._usable(endpoints):
+                remembered[state.region_of(peer)] = peer
+        for region in self._rng.sample(regions, min(missing, len(regions))):
+            known = remembered.get(region)
+            opened = [] if known is None else self._open(known, self._known[known], now)
+            if not opened:
+                self._asked[region] = _Question(now + ASK_TIME, near=False)
+                opened = [AskRegion(region)]
+            actions += opened
+        return actions
 
     def _wants_near(self) -> bool:
         """Whether the next tunnel is to be one with a near peer: once we have the random ones."""
@@ -278,8 +291,12 @@ class Opening:
     def region_answered(
         self, region: Prefix, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float
     ) -> list[Action] | None:
-        """Somebody of another region was named; None where we had not asked it, or there is no room any more."""
-        if self._asked.pop(region, None) is None or self._missing() <= 0:
+        """Somebody of a region was named; None where we had not asked for it, or there is no room any more."""
+        if self._asked.pop(region, None) is None:
+            return None
+        if region == self._state.region:  # another part of it, we hope
+            return self._open(peer, endpoints, now) if self._room() > 0 and not self._is_met(peer) else None
+        if self._missing() <= 0:
             return None
         actions = self._open(peer, endpoints, now) if self._state.region_of(peer) == region else []
         if not actions:

@@ -138,3 +138,27 @@ def test_of_a_large_part_few_look_at_one_time_and_none_once_it_is_whole() -> Non
         later = node.sees(*seen, **near(PEERS[0])) + node.wait(SPLIT_LAST)
         assert AskBootstrap() not in later
     assert 0 < at_once <= 12, "some forty nodes: four a second"
+
+
+def test_a_part_of_a_split_region_asks_for_the_other_part_by_a_neighbour_outside() -> None:
+    node = node_in_regions()
+    node.sees(region_of(REGISTRY, LENGTH), PEERS[1], *FAR_REGIONS, **near(PEERS[1], FAR_REGIONS[0]))
+    own = region_of(PEERS[0], LENGTH)
+    seen = region_of(REGISTRY, LENGTH), PEERS[1], *FAR_REGIONS
+    links = near(PEERS[1], FAR_REGIONS[0])
+    assert own in regions_asked(node.sees(*seen, split=True, **links) + node.wait(2))
+    assert not opened(node.tell(RegionAnswered(own, PEERS[1], endpoints(PEERS[1])))), "of our own part"
+    while own not in regions_asked(node.wait(1)):
+        assert node.now < 5000 + 2 * SPLIT_LAST
+    assert opened(node.tell(RegionAnswered(own, PEERS[2], endpoints(PEERS[2])))) == [PEERS[2]]
+
+
+def test_whom_a_node_remembers_in_another_region_is_not_asked_for() -> None:
+    node = node_in_regions()
+    node.tell(ClientUp(CLIENT))
+    node.memory.update({peer: endpoints(peer) for peer in FAR})
+    actions = node.sees(region_of(FAR[0], LENGTH), region_of(REGISTRY, LENGTH), *OWN_REGION, region_of(FAR[1], LENGTH))
+    regions = regions_asked(actions)
+    assert len(opened(actions)) + len(regions) == 2
+    assert set(opened(actions)) <= {FAR[0], FAR[1]}
+    assert opened(actions)
