@@ -13,7 +13,7 @@ from tests.network.test_status import answer
 FORMS = 90
 MBITS = 8
 LINES = Line(MBITS, 0.005), Line(MBITS, 0.015)
-WARM, SECONDS = 4.0, 10.0
+WARM, SECONDS, LONG = 4.0, 10.0, 55.0
 USES = "one connection of MPTCP uses all lines"
 OPTIONS = ("--disable-proto", "none", "--pp", "1194", "udp", "--mptcp")
 
@@ -72,6 +72,23 @@ def test_one_connection_uses_both_lines(bed: Bed) -> None:
     assert result.mbits(WARM) > 1.4 * MBITS, bed.tails()
     said = answer(node, "uplinks")["mptcp"]
     assert set(said["lines"]) == {"line0", "line1"}
+
+
+def test_it_goes_on_when_a_line_dies_silently_and_uses_it_again(bed: Bed) -> None:
+    (lined,), network = start(bed, 1)
+    node, peer = network.nodes[-1], network.nodes[1]
+    log = node.host.log / "re6stnet.log"
+    flows = Flows(node.host, peer.host, peer.address, seconds=LONG, mptcp=True)
+    flows.start()
+    wait_until(lambda: len(subflows(node.host)) == 3, FORMS, "a subflow over each line", bed.tails)
+    lined.cut(1)
+    wait_until(lambda: " is dead: " in log.read_text(), FORMS, "it is noticed", bed.tails)
+    lined.restore(1)
+    result = flows.result()
+    print(f"longest stall {result.stall:.1f} s, at the end {result.mbits(LONG - 10):.1f} Mbit/s of twice {MBITS}")
+    assert not result.ended
+    assert result.stall < 15
+    assert result.mbits(LONG - 10) > 1.2 * MBITS, bed.tails()
 
 
 def test_between_two_nodes_with_two_lines_there_are_subflows_from_each_and_to_each(bed: Bed) -> None:
