@@ -69,6 +69,10 @@ REST_FIRST, REST_LAST, REST_FORGOTTEN = 60.0, 600.0, 300.0
 """Seconds for which nobody is asked where most links lose answers: twice as long each time, unless the last one was so
 long ago.
 """
+HELLOS, MISSED_TOO = 3.0, 3
+"""Where no other link can be asked, each says something by its hellos: after so many seconds, one of so many others has
+missed one if all go over a bad line.
+"""
 QUIETED = 1.0
 """Seconds after a first train, at which no link is found lossy."""
 RECENT, MENDED = 60, 5
@@ -383,15 +387,24 @@ class LinkLoss:
             link.doubt(now)
 
     def _judge(self, link: _MeasuredLink, now: float) -> None:
-        """Where enough was lost: on this link, or on most. If nobody else is asked, a hello has to be missing too."""
+        """Where enough was lost: on this link, or on most."""
         link.score = min(link.score, link.limit)
         if any(now - each.proved < QUIETED for each in self._links.values()):
             return  # a first train may take what a firewall lets pass
-        others = (each.outcomes for each in self._links.values() if each is not link and not each.is_rare)
-        own = are_its_own(link.outcomes, others, link.begun)
+        others = [each for each in self._links.values() if each is not link and not each.is_rare]
+        own = are_its_own(link.outcomes, (each.outcomes for each in others), link.begun)
+        if own is None:
+            own = True if link.avoided else self._by_hellos(link, others, now)
         if own is False:
             self._begin_rest(now)
-        link.lossy = own is True or (own is None and (link.avoided or link.missed >= link.begun))
+        link.lossy = own is True
+
+    @staticmethod
+    def _by_hellos(link: _MeasuredLink, others: list[_MeasuredLink], now: float) -> bool | None:
+        """Whether losses are the link's own, where nobody else is asked, or can be; None: that is not known yet."""
+        if link.missed < link.begun or (others and now - link.begun < HELLOS):
+            return None
+        return MISSED_TOO * sum(each.missed >= link.begun for each in others) < max(len(others), 1)
 
     def _begin_rest(self, now: float) -> None:
         """Most links lose answers: ask nobody for a while."""

@@ -70,6 +70,8 @@ class Play:
     own_stalls: list[tuple[float, float]] = field(default_factory=list)
     firewall: Callable[[float], bool] = lambda now: True
     """Whether a request that came to a neighbour passes there."""
+    mute: set[NextHop] = field(default_factory=set)
+    """Neighbours that answer no requests at all."""
     alone: bool = False
     hellos: bool = False
     """Whether the hellos of babel get lost too, of which there is one a second."""
@@ -132,7 +134,7 @@ class Play:
         for begin, end in self.stalls:
             there = end if begin <= there < end else there
         back = there + self.trip(self.now) / 2
-        if self._passes(hop, self.now) and self.firewall(there) and self._passes(hop, there):
+        if hop not in self.mute and self._passes(hop, self.now) and self.firewall(there) and self._passes(hop, there):
             heapq.heappush(self._coming, (back, number, hop, self.now))
 
     def _passes(self, hop: NextHop, moment: float) -> bool:
@@ -256,6 +258,17 @@ def test_a_firewall_with_one_limit_for_all_neighbours_is_no_loss(per_second: flo
     play = Play(dict.fromkeys(HOPS[:8], never), traffic=traffic, firewall=limited(per_second, burst), alone=True)
     play.run(HOUR / 12)
     assert not play.found
+
+
+@pytest.mark.parametrize("bad", [HOPS[:8], HOPS[:1]], ids=["our own line", "one link"])
+def test_where_most_cannot_be_asked_their_hellos_tell_our_own_line_from_a_bad_link(bad: list[NextHop]) -> None:
+    found = 0
+    for seed in range(10):
+        losses = {hop: from_then(PROVED, 0.3) if hop in bad else never for hop in HOPS[:8]}
+        play = Play(losses, seed, mute=set(HOPS[1:8]), alone=True, hellos=True)
+        play.run(PROVED + 60, or_found=True)
+        found += bool(play.found)
+    assert found <= 2 if len(bad) > 1 else found == 10
 
 
 def test_a_link_whose_losses_no_other_one_bears_witness_of_is_lossy_once_a_hello_is_missing_too() -> None:
