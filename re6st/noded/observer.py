@@ -352,11 +352,19 @@ class Observer:
         peer = self._find(text)
         if peer == own:
             raise ControlError(Status.USAGE, f"{peer} is this node itself")
-        ways = report.why(self._mesh.survey, self._routing.table, network, peer) if peer else []
-        if peer is None or not ways:
+        region = self._mesh.region_of(peer) if peer else None
+        known = region or peer
+        ways = report.why(self._mesh.survey, self._routing.table, network, known) if known else []
+        if peer is None or known is None or not ways:
             raise ControlError(Status.NOT_FOUND, f"no route to {peer or text} is known")
-        since = report.since(self._mesh.survey, self._routing.history[subnet(network, peer)])
-        return {**report.name(network, peer), "since": since, "routes": ways, "bulk": self._why_bulk(network, peer)}
+        since = report.since(self._mesh.survey, self._routing.history[subnet(network, known)])
+        return {
+            **report.name(network, peer),
+            "region": region.cn if region else None,
+            "since": since,
+            "routes": ways,
+            "bulk": self._why_bulk(network, known),
+        }
 
     def _why_bulk(self, network: IPv6Network, peer: Prefix) -> Record | None:
         """The same of bulk traffic; None where there is no plane for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from re6st import __version__
 from re6st.client.registry_client import PLATFORM
@@ -32,6 +33,14 @@ TOLD_LIMIT = 256
 log = logging.getLogger(__name__)
 
 
+class RegionTalk(Protocol):
+    """Who finds somebody in another region, and names somebody of ours: noded/region_finder.py."""
+
+    def heard(self, peer: Prefix) -> None: ...
+    def answer(self, peer: Prefix, payload: bytes) -> bytes | None: ...
+    def told(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None: ...
+
+
 class MessageHandler:
     """`answer` takes each message; `event` is the policy's ear, `remember` keeps the addresses of a peer, which the
     policy knows then.
@@ -50,6 +59,8 @@ class MessageHandler:
         """Hears what peers say about WireGuard links."""
         self.about_lines: Callable[[Prefix, bytes], object] = lambda *_: None
         """Hears what they say about lines."""
+        self.about_regions: RegionTalk | None = None
+        """Hears what peers say about somebody of their region, and what we asked for that."""
         self._mesh = policy
         self._updates = updates
         self._own = own
@@ -67,6 +78,8 @@ class MessageHandler:
         `relayed`: the peer asks for the registry beside it, which tells others.
         """
         registry = self._updates.parameters.registry_prefix
+        if self.about_regions is not None and peer is not None and not relayed:
+            self.about_regions.heard(peer)
         match code:
             case Code.VERSION:
                 return self._version(peer, payload)
@@ -74,6 +87,8 @@ class MessageHandler:
                 endpoints = outside(parse_addresses(payload.decode("utf-8", "replace")), self._own.network)
                 self._remember(peer, endpoints)
                 self._event(mesh.AddressLearned(peer, endpoints))
+                if self.about_regions is not None:
+                    self.about_regions.told(peer, endpoints)
                 return self._tell_inside(peer)
             case Code.ADDRESS:
                 return self.addresses(peer, published=relayed).encode()
@@ -94,6 +109,8 @@ class MessageHandler:
                 self.about_links(peer, payload)
             case Code.LINES if peer is not None and not relayed:
                 self.about_lines(peer, payload)
+            case Code.REGION if self.about_regions is not None and peer is not None and not relayed:
+                return self.about_regions.answer(peer, payload)
         return None
 
     def _tell_inside(self, peer: Prefix) -> bytes | None:

@@ -233,6 +233,8 @@ class Peers:
         """Datagrams that were not accepted."""
         self.told_abilities: Callable[[Prefix], object] = lambda _: None
         """Hears of each new session with a peer of this software, once that has said in it what it can do."""
+        self.anycast: Callable[[], IPv6Address | None] = lambda: None
+        """The address that we share with all nodes of our region."""
         self._own = own
         self._subnet = subnet(sessions.network, own)
         self._standing = standing
@@ -276,6 +278,10 @@ class Peers:
             self._ensured[peer] = now + ENSURED
             self._stir(now)
 
+    def greet(self, ip: IPv6Address) -> None:
+        """Show whoever has this address who we are, once."""
+        self._send(self.sessions.greeting(), (str(ip), PORT))
+
     def begin_anew(self, peer: Prefix) -> None:
         """Replace the session with a peer."""
         now = _now()
@@ -308,7 +314,7 @@ class Peers:
 
     def arrived(self, data: bytes, source: tuple[str, int], destination: IPv6Address, interface: str) -> None:
         """Take a datagram that came to one of this machine's addresses, by one of its interfaces."""
-        is_ours = destination in self._subnet or destination == LOOPBACK
+        is_ours = destination in self._subnet or destination in (LOOPBACK, self.anycast())
         if not is_ours or not (interface == "lo" or interfaces.is_ours(interface) or interface in self._links):
             self._drop(source[0], WireError(f"it was sent to {destination} by {interface or 'an unknown interface'}"))
         else:

@@ -70,6 +70,7 @@ from re6st.noded.peer_messages import MessageHandler
 from re6st.noded.peer_socket import NodeCrypto, Peers, sessions_with
 from re6st.noded.pulse import Pulse, VersionTeller
 from re6st.noded.reachability import AddressAdvertiser
+from re6st.noded.region_finder import RegionFinder
 from re6st.noded.registry_updates import Updates
 from re6st.noded.remote_gateway import RemoteGateways
 from re6st.noded.requirement import RequirementWatch
@@ -282,7 +283,10 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, choice, event_log, forget)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
-    driver.start(tunnels, peers, AskRegistry(base.first_peer, known, driver, base.updates, tasks))
+    finder = RegionFinder(base.identity.trust.network, mesh, driver.event, _chance())
+    finder.start(peers)
+    handler.about_regions, peers.anycast = finder, lambda: in_force.effective.anycast
+    driver.start(tunnels, finder, AskRegistry(base.first_peer, known, driver, base.updates, tasks))
     operations = Observer(
         in_force,
         MeshRooms(mesh, routing, tunnels, own, known.addresses, event_log),

@@ -11,7 +11,7 @@ import os
 import pwd
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -26,7 +26,7 @@ from re6st.core.machine.packet_rules import Rules
 from re6st.core.machine.uplinks import UplinkOption
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy as mesh
-from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
+from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError, address, ipv4_address, ipv4_subnet, subnet
 from re6st.core.routing import babel_settings, babel_words, regions
 from re6st.core.routing.babel_keys import key_in_use
 from re6st.core.routing.planes import MAIN, THROUGHPUT, Plane
@@ -218,9 +218,10 @@ class EffectiveConfig:
         """Our addresses and routes (wire.md 1.3, 1.4); each brings a route to our subnet, which babeld announces."""
         network, prefix = self.identity.trust.network, self.identity.prefix
         found = [AddressPlan(network, address(network, prefix), subnet(network, prefix).prefixlen, (network,))]
-        if self.region is not None:
-            net = subnet(network, self.region)
-            found.append(AddressPlan(net, net[-1], MAX_LENGTH, (net,), regions.ROUTE_PROTOCOL))
+        if self.anycast is not None:
+            net = subnet(network, regions.region_of(prefix, self.parameters.regions))
+            unreachable = () if self.region is None else (net,)
+            found.append(AddressPlan(net, self.anycast, MAX_LENGTH, unreachable, regions.ROUTE_PROTOCOL))
         if self.ipv4 is not None and self.ipv4_address is not None and self.parameters.ipv4 is not None:
             whole = self.parameters.ipv4
             if self.config.main_interface == "lo":
@@ -239,6 +240,17 @@ class EffectiveConfig:
     def region(self) -> Prefix | None:
         """The region that we tell others of; None where there are none, or our own prefix says as much."""
         return regions.own_region(self.identity.prefix, self.parameters.regions)
+
+    @property
+    def anycast(self) -> IPv6Address | None:
+        """The address that we share with all nodes of our region, if it is known by one."""
+        length, prefix = self.parameters.regions, self.identity.prefix
+        if not 0 < length <= prefix.length:
+            return None
+        try:
+            return regions.anycast_address(self.identity.trust.network, regions.region_of(prefix, length))
+        except PrefixError:
+            return None
 
     @property
     def environment(self) -> dict[str, str]:

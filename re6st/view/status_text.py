@@ -233,7 +233,9 @@ _WAYS = (
 
 def why_lines(answer: Answer, now: float, width: int | None) -> list[Line]:
     """The route in use to a node, since when it is used, and the other routes that babel could use."""
-    lines = _ways_lines(f"{answer['peer']} ({answer['subnet']}) is ", answer, now, width)
+    region = answer.get("region")  # an older daemon knows of none
+    by_region = f"known by its region {region}, which is " if region else ""
+    lines = _ways_lines(f"{answer['peer']} ({answer['subnet']}) is {by_region}", answer, now, width)
     lines.append(line(Span("REST is the metric from the next hop on; 0: the next hop is the node itself.", "dim")))
     if (bulk := answer.get("bulk")) is not None:
         if any(way["in_use"] for way in bulk["routes"]):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from ipaddress import IPv6Network
 from itertools import permutations
+from typing import Any
 
-from re6st.core.prefix import subnet
+from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.regions import region_of
+from re6st.service.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, Node, wait_until
+from testbed.control import ask
 from testbed.watch import Watch
 
 FORMS = 90
@@ -18,6 +22,8 @@ BITS = 14
 """So the prefixes of four nodes in a row, 0/16 to 3/16, are a region."""
 SWALLOWED = 10.0
 """Seconds for which no pair of nodes may be silent."""
+REJOINED = 60.0
+"""Seconds in which all answer each other again; some ten, where the machine has nothing else to do."""
 
 Wanted = Callable[[Node, list[Node]], set[IPv6Network]]
 
@@ -63,6 +69,11 @@ def test_each_node_has_the_routes_of_its_region_and_one_of_each_other(bed: Bed) 
     assert len({region_of(node.prefix, BITS) for node in network.nodes}) == 3
     wait_routes(network, network.nodes)
     assert all(network.pings()[pair] is not None for pair in permutations(network.nodes, 2))
+    by_number = {node.prefix.value: node for node in network.nodes}
+    why = told(by_number[1], "why", peer=str(by_number[6].address))
+    assert (why["peer"], why["routes"][0]["in_use"]) == ("1/14", True)
+    why = told(by_number[1], "why", peer="6/16")
+    assert (why["region"], why["peer"], why["routes"][0]["peer"]) == ("1/14", "6/16", "1/14")
 
 
 def flat(node: Node, nodes: list[Node]) -> set[IPv6Network]:
@@ -88,3 +99,64 @@ def test_regions_are_switched_on_and_off_again_while_the_network_runs(bed: Bed) 
             network.start_registry()
             wait_routes(network, network.nodes, wanted)
     check_gaps(watch)
+
+
+def told(node: Node, operation: str, **arguments: Any) -> Any:
+    return ask(node.host.run_directory / CONTROL_SOCKET, operation, **arguments)
+
+
+def across(node: Node) -> set[Prefix]:
+    """The peers in other regions to which a node has opened tunnels that are up."""
+    tunnels = told(node, "tunnels")["tunnels"]
+    peers = {Prefix.from_cn(each["peer"]) for each in tunnels if each["direction"] == "out" and each["state"] == "up"}
+    return {peer for peer in peers if region_of(peer, BITS) != region_of(node.prefix, BITS)}
+
+
+def peers(node: Node) -> set[Prefix]:
+    """Those with whom it has tunnels that are up, whoever opened them."""
+    return {Prefix.from_cn(each["peer"]) for each in told(node, "tunnels")["tunnels"] if each["state"] == "up"}
+
+
+def wait_answered(network: Network, nodes: list[Node]) -> float:
+    """Seconds until all of these have answered each other, which are few enough."""
+    begun = time.monotonic()
+    network.wait_connected(FORMS, nodes)
+    waited = time.monotonic() - begun
+    print(f"all answered after {waited:.1f} s")
+    return waited
+
+
+def test_a_node_finds_somebody_of_another_region_by_the_address_that_they_share(bed: Bed) -> None:
+    network = form(bed, 8)
+
+    def found() -> bool:
+        """The registry names nobody of another region, and the number after a region's is the easiest guess."""
+        return any(peer.value % 4 for node in network.nodes for peer in across(node))
+
+    wait_until(found, FORMS, "a tunnel to another region", bed.tails)
+    wait_routes(network, network.nodes)
+
+
+def test_a_region_whose_last_border_dies_gets_another_one(bed: Bed) -> None:
+    """And the other region is one node."""
+    network = Network(bed, 5, registry_options=["--regions", str(BITS)])
+    network.create()
+    network.enrol()
+    by_number = {node.prefix.value: node for node in network.nodes}
+    alone, border, rest = by_number[4], by_number[1], [by_number[number] for number in (0, 2, 3)]
+    closed = ", ".join(node.host.address for node in rest)
+    rules = [
+        "add table inet closed",
+        *(f"add chain inet closed {hook} {{ type filter hook {hook} priority -10; }}" for hook in ("input", "output")),
+        f"add rule inet closed output ip daddr {{ {closed} }} tcp dport 1194 drop",
+        f"add rule inet closed input ip saddr {{ {closed} }} tcp dport 1194 drop",
+    ]
+    alone.host.run(["nft", "\n".join(rules)])
+    for node in network.nodes:
+        node.start()
+    network.wait_connected(FORMS)
+    assert peers(alone) == {border.prefix}
+    border.kill()
+    border.host.cut()
+    alone.host.run(["nft", "delete table inet closed"])
+    assert wait_answered(network, [alone, *rest]) < REJOINED

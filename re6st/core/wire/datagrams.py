@@ -39,6 +39,8 @@ class Code(IntEnum):
     """Ours only, to peers that announced it (wireguard.py)."""
     LINES = 122
     """Ours only, to peers that announced it (lines.py)."""
+    REGION = 123
+    """Ours only, in networks of regions (region_questions.py)."""
 
 
 class WireError(ValueError):

@@ -184,6 +184,10 @@ class Sessions:
         peer = self._table.wanted(prefix)
         return [] if peer.connected(now) else self._greet(peer, now)
 
+    def greeting(self) -> bytes:
+        """A hello0 for whoever gets it: one that wants to speak with us greets us in turn."""
+        return encode_hello0(Hello0(self.crypto.der))
+
     def begin_anew(self, prefix: Prefix, now: float) -> list[Output]:
         """Replace the session with a peer."""
         peer = self._table.known(prefix)

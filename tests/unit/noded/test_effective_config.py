@@ -140,4 +140,7 @@ def test_in_a_network_of_regions_the_kernel_has_that_of_the_node_and_the_address
     )
     for alone in (0, 16, 20):
         parameters = Parameters(Prefix(0, 16), regions=alone)
-        assert len(EffectiveConfig(config, identity, parameters, {}).address_plans) == 1
+        plans = EffectiveConfig(config, identity, parameters, {}).address_plans[1:]
+        assert [(each.address, each.unreachable) for each in plans] == (
+            [(effective.subnet[-1], ())] if alone == 16 else []
+        ), "a region that is this node alone is asked by the same address"

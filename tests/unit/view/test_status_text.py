@@ -167,6 +167,8 @@ def test_why() -> None:
     assert "out of reach" in paint(text.why_lines(answer, NOW, 80))[0]
     answer["routes"][0] |= {"in_use": True, "behind": 0}
     assert "is our neighbour on re6stnet1" in paint(text.why_lines(answer, NOW, 80))[0]
+    answer["region"] = "2/14"
+    assert "is known by its region 2/14, which is our neighbour on" in paint(text.why_lines(answer, NOW, 80))[0]
     answer["bulk"] = {"since": None, "routes": []}
     assert "Bulk traffic (class CS1 or LE) takes the same way" in paint(text.why_lines(answer, NOW, 80))[-1]
     answer["bulk"]["routes"] = [{**way, "via": "7/16", "in_use": True, "metric": 1024}]
