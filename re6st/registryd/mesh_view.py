@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from re6st.core.prefix import Prefix, PrefixError
@@ -47,12 +47,13 @@ class MeshView:
         self._node.tell(own, Code.VERSION)
 
     async def bootstrap(
-        self, own: Prefix, caller: Prefix, protocol: int, room: int, beside: Sequence[Prefix] = ()
+        self, own: Prefix, caller: Prefix, protocol: int, room: int, beside: Sequence[Prefix] = (), regions: int = 0
     ) -> bytes | None:
         """A peer for a newcomer, and its addresses, in at most `room` bytes; None if nobody answers in time.
 
         Two of those `beside` it are asked first, by chance. Other candidates take turns; `own`, the registry's own
-        node, is the last resort. The caller itself is never returned.
+        node, is the last resort. The caller itself is never returned. Prefixes of so many bits are `regions`, where the
+        network has them.
         """
         try:
             async with asyncio.timeout(BOOTSTRAP_TIME):
@@ -63,7 +64,7 @@ class MeshView:
                         return text
                 for _ in range(2 * CANDIDATES_TRIED):
                     candidate = await self._next_candidate(own)
-                    if candidate in tried:
+                    if candidate in tried or candidate.length == regions:
                         continue
                     if text := await self._peer(candidate, protocol, room, CANDIDATE_TIME):
                         return text
@@ -85,26 +86,39 @@ class MeshView:
         """Whether there is a route to a node, or to its region."""
         return prefix == own or not {prefix, region_of(prefix, regions)}.isdisjoint(await self._node.routed())
 
-    async def versions(self, own: Prefix) -> dict[str, str | None]:
-        """By prefix in bits, the software of each node that has a route; None for one that does not answer."""
-        answers = await self._node.survey([own, *await self._node.routed()], Code.SOFTWARE)
+    async def versions(self, own: Prefix, regions: int = 0) -> dict[str, str | None]:
+        """By prefix in bits, the software of each node that has a route; None for one that does not answer.
+
+        Where prefixes of so many bits are regions, those of other regions that the tunnels lead to.
+        """
+        if regions:
+            known = [Prefix.from_cn(cn) for cn in (await self.topology(own, regions))[""]]
+        else:
+            known = await self._node.routed()
+        answers = await self._node.survey([own, *known], Code.SOFTWARE)
         return {
             prefix.bits: None if answer is None else answer.decode("utf-8", "replace")[:VERSION_LIMIT]
             for prefix, answer in answers.items()
         }
 
-    async def topology(self, own: Prefix) -> dict[str, list[str]]:
-        """By CN, the nodes with which a node has client tunnels; under the empty CN, the nodes that answered."""
+    async def topology(self, own: Prefix, regions: int = 0) -> dict[str, list[str]]:
+        """By CN, the nodes with which a node has client tunnels; under the empty CN, the nodes that answered.
+
+        Where prefixes of so many bits are regions, a node of another one has a route if its region has.
+        """
         tunnels: dict[Prefix, set[Prefix]] = {}
         routes = await self._node.routes()
         routed = None if routes is None else frozenset((own, *routes))
 
+        def is_routed(peer: Prefix) -> bool:
+            return routed is None or peer in routed or (regions > 0 and region_of(peer, regions) in routed)
+
         def follow(prefix: Prefix, answer: bytes) -> Iterable[Prefix]:
-            ours, clients = (_believable(peers, routed) for peers in parse_topology(answer))
+            ours, clients = (_believable(peers, is_routed) for peers in parse_topology(answer))
             tunnels.setdefault(prefix, set()).update(ours)
             for client in clients:
                 tunnels.setdefault(client, set()).add(prefix)
-            return [peer for peer in ours + clients if routed is None or peer in routed]
+            return list(filter(is_routed, ours + clients))
 
         answers = await self._node.survey([own], Code.TOPOLOGY, follow)
         graph = {prefix.cn: [peer.cn for peer in sorted(peers)] for prefix, peers in sorted(tunnels.items())}
@@ -146,11 +160,9 @@ def parse_topology(answer: bytes) -> tuple[list[Prefix], list[Prefix]]:
     return _prefixes(words[:count]), _prefixes(words[count:])
 
 
-def _believable(peers: list[Prefix], routed: frozenset[Prefix] | None) -> list[Prefix]:
+def _believable(peers: list[Prefix], is_routed: Callable[[Prefix], bool]) -> list[Prefix]:
     """The peers of one node that have a route, and a few that have none."""
-    if routed is None:
-        return peers
-    unrouted = [peer for peer in peers if peer not in routed][UNROUTED_LIMIT:]
+    unrouted = [peer for peer in peers if not is_routed(peer)][UNROUTED_LIMIT:]
     return [peer for peer in peers if peer not in set(unrouted)] if unrouted else peers
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from re6st.core.prefix import Prefix
+from re6st.core.routing.regions import region_of
 from re6st.core.routing.told_claims import ToldClaims
 from re6st.registry import Registry
 from re6st.registryd.events import EventKind, Events
@@ -49,8 +50,11 @@ class Picture:
     """Counts changes of what pages show, in the mesh or in the database."""
     own: Prefix | None = None
     """The registry's own node."""
+    regions: int = 0
+    """How many bits of a prefix tell the region of a node; 0: the network is flat."""
     online: frozenset[Prefix] | None = None
-    """The nodes that have a route; None: unknown, since no babeld answers on this host."""
+    """The nodes that have a route; None: unknown, since no babeld answers on this host. Of other regions, where only
+    the region has one, those that answered when the nodes were last asked."""
     late: bool = False
     """Whether that is old: the registry's own node reads its babeld too slowly."""
     looked: float | None = None
@@ -138,10 +142,10 @@ class Watch:
                     await self._woken.wait()
 
     async def _look_at_routes(self) -> None:
-        own = await self._own()
-        routes = None if own is None else await self._registry.node.routes()
-        online = None if routes is None or own is None else frozenset((own, *routes))
         before = self.picture
+        own, regions = await self._own_and_regions()
+        routes = None if own is None else await self._registry.node.routes()
+        online = None if routes is None or own is None else _online(own, routes, before.answered, regions)
         if (online, own) != (before.online, before.own):
             self._stale.set()
             if online is not None and before.online is not None:
@@ -160,6 +164,7 @@ class Watch:
         self.picture = replace(
             self.picture,
             own=own,
+            regions=regions,
             online=online,
             late=late,
             claims=claims,
@@ -188,11 +193,12 @@ class Watch:
                 EventKind.CLAIM, f"the subnet of the registry's node is announced by another, by way of {names}"
             )
 
-    async def _own(self) -> Prefix | None:
+    async def _own_and_regions(self) -> tuple[Prefix | None, int]:
         try:
-            return (await self._registry.parameter_service.parameters()).registry_prefix
+            parameters = await self._registry.parameter_service.parameters()
         except (NotFound, RepositoryError):
-            return None  # there is no certificate yet
+            return None, 0  # there is no certificate yet
+        return parameters.registry_prefix, parameters.regions
 
     # --- tunnels ---
 
@@ -218,7 +224,7 @@ class Watch:
         own = self.picture.own
         if own is None:
             return
-        graph = await self._mesh.topology(own)
+        graph = await self._mesh.topology(own, self.picture.regions)
         answered = frozenset(Prefix.from_cn(cn) for cn in graph.pop("", ()))
         tunnels = frozenset((Prefix.from_cn(cn), Prefix.from_cn(peer)) for cn, peers in graph.items() for peer in peers)
         before = self.picture
@@ -230,3 +236,12 @@ class Watch:
         self.picture = replace(self.picture, revision=self.picture.revision + 1)
         self._changed.set()
         self._changed.clear()  # all that wait are woken anyway
+
+
+def _online(own: Prefix, routes: Iterable[Prefix], answered: frozenset[Prefix], regions: int) -> frozenset[Prefix]:
+    """The nodes with a route; and those that answered, of regions with one."""
+    found = frozenset((own, *routes))
+    if not regions:
+        return found
+    elsewhere = (prefix for prefix in answered if region_of(prefix, regions) in found)
+    return frozenset((*(prefix for prefix in found if prefix.length != regions), *elsewhere))

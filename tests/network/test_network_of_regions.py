@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from ipaddress import IPv6Network
-from itertools import permutations
+from itertools import permutations, product
 from typing import Any
 
 from re6st.core.prefix import Prefix, subnet
@@ -135,6 +135,28 @@ def test_a_node_finds_somebody_of_another_region_by_the_address_that_they_share(
 
     wait_until(found, FORMS, "a tunnel to another region", bed.tails)
     wait_routes(network, network.nodes)
+
+
+def test_parts_of_a_region_are_one_again_soon_after_that_is_possible(bed: Bed) -> None:
+    network = form(bed, 8)
+    inside = [node for node in network.nodes if node.prefix.value < 4]
+    outside = [node for node in network.nodes if node not in inside]
+
+    def borders() -> list[Node]:
+        met = set().union(*map(peers, outside))
+        return [node for node in inside if node.prefix in met]
+
+    first, second = wait_until(lambda: borders()[1:] and borders(), FORMS, "two nodes next to others", bed.tails)[:2]
+    third, fourth = (node for node in inside if node not in (first, second))
+    ones, others = [first, third], [second, fourth]
+    for one, other in product(ones, others):
+        one.host.lose(other.host)
+
+    apart = list(product(ones, others))
+    wait_until(lambda: not any(network.ping(apart, 0.5).values()), FORMS, "two parts", bed.tails)
+    for one, other in product(ones, others):
+        one.host.find(other.host)
+    assert wait_answered(network, network.nodes) < REJOINED
 
 
 def test_a_region_whose_last_border_dies_gets_another_one(bed: Bed) -> None:

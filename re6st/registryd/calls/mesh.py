@@ -37,14 +37,15 @@ class MeshCalls:
         certificate = await self._parts.certificate(caller)
         protocol = call.session.claims.protocol if call.session else 1
         room = self._authority.trust.key_size // 8 - 11
-        peer = await self._mesh.bootstrap(await self._own(), caller, protocol, room, await self._beside(caller))
+        own, regions = await self._own_and_regions()
+        peer = await self._mesh.bootstrap(own, caller, protocol, room, await self._beside(caller, regions), regions)
         return None if peer is None else cert.encrypt(certificate, peer)
 
-    async def _beside(self, caller: Prefix) -> list[Prefix]:
+    async def _beside(self, caller: Prefix, regions: int) -> list[Prefix]:
         """Nodes of the caller's region, which it needs a tunnel to; none where the network is flat."""
-        if not (length := (await self._parts.parameter_service.parameters()).regions):
+        if not regions:
             return []
-        region = region_of(caller, length)
+        region = region_of(caller, regions)
         return await self._repository.read(lambda queries: queries.members(region, MEMBERS))
 
     async def get_node_prefix(self, call: Call) -> bytes | None:
@@ -57,21 +58,25 @@ class MeshCalls:
 
     async def get_ipv4_information(self, call: Call) -> bytes | None:
         prefix = await self._by_email(call)
-        regions = (await self._parts.parameter_service.parameters()).regions
-        if prefix is None or not await self._mesh.is_routed(await self._own(), prefix, regions):
+        own, regions = await self._own_and_regions()
+        if prefix is None or not await self._mesh.is_routed(own, prefix, regions):
             return None
         endpoints = await self._mesh.addresses(prefix)
         return endpoints[0].host.encode() if endpoints else None
 
     async def versions(self, call: Call) -> bytes:
-        return json.dumps(await self._mesh.versions(await self._own())).encode()
+        return json.dumps(await self._mesh.versions(*await self._own_and_regions())).encode()
 
     async def topology(self, call: Call) -> bytes:
-        return json.dumps(await self._mesh.topology(await self._own())).encode()
+        return json.dumps(await self._mesh.topology(*await self._own_and_regions())).encode()
 
-    async def _own(self) -> Prefix:
-        """The prefix of the registry's node. Raises NotFound before the first certificate, RepositoryError."""
-        return (await self._parts.parameter_service.parameters()).registry_prefix
+    async def _own_and_regions(self) -> tuple[Prefix, int]:
+        """The prefix of the registry's node, and how many bits of a prefix tell the region.
+
+        Raises NotFound before the first certificate, RepositoryError.
+        """
+        parameters = await self._parts.parameter_service.parameters()
+        return parameters.registry_prefix, parameters.regions
 
     async def _by_email(self, call: Call) -> Prefix | None:
         """The prefix of the first node with this e-mail address. Raises RpcError, RepositoryError."""

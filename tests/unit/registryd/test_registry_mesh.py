@@ -7,15 +7,18 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from re6st import cert
-from re6st.core.prefix import Prefix
+from re6st.core.prefix import Prefix, subnet
 from re6st.registryd.mesh_view import UNROUTED_LIMIT
 from tests.unit.registry_world import A, B, World
+
+NETWORK = IPv6Network("2001:db8:42::/48")
 
 
 @pytest.fixture
@@ -52,9 +55,8 @@ async def mesh(world: World, answers: dict[tuple[Prefix, int], bytes], routed: l
         writer.write(b"BABEL 1.0\nok\n")
         await reader.readline()
         for n, prefix in enumerate(routed):
-            net = f"2001:db8:42:{prefix.value:x}::/64"
             writer.write(
-                f"add route {n:x} prefix {net} from ::/0 installed yes id 01 metric 96 refmetric 0"
+                f"add route {n:x} prefix {subnet(NETWORK, prefix)} from ::/0 installed yes id 01 metric 96 refmetric 0"
                 " via fe80::1 if re6stnet1\n".encode()
             )
         writer.write(b"ok\n")
@@ -116,6 +118,27 @@ def test_in_a_network_of_regions_somebody_of_the_callers_own_is_named(world: Wor
         assert {await bootstrap(world, B) for _ in range(6)} == {f"{A.bits} 10.0.0.0,1194,udp"}
 
     in_mesh(world, answers, [B, c, Prefix(1, 15)], test)
+
+
+def test_the_topology_of_a_network_of_regions_has_the_nodes_of_all(world: World) -> None:
+    c, d = Prefix(2, 16), Prefix(3, 16)
+    tunnels = {A: b"1 1/16 2/16", B: b"0", c: b"1 3/16", d: b"1 9/16"}
+    answers = {(prefix, 5): answer for prefix, answer in tunnels.items()}
+    answers |= {(prefix, 4): b"re6st" for prefix in tunnels}
+
+    async def test(world: World, node: FakeNode) -> None:
+        service = world.registry.parameter_service
+        service._configured = replace(service._configured, regions=15)
+        await service.start()
+        topology = json.loads((await world.call("topology")).body)
+        assert topology[""] == [A.cn, B.cn, c.cn, d.cn]
+        assert topology[c.cn] == [A.cn, d.cn]
+        assert set(json.loads((await world.call("versions")).body)) == {each.bits for each in tunnels}
+        asked = {prefix for prefix, _ in node.asked}
+        assert Prefix(1, 15) not in asked, "a region is no node"
+        assert Prefix(9, 16) not in asked, "there is no route to its region"
+
+    in_mesh(world, answers, [B, Prefix(1, 15)], test)
 
 
 def test_a_silent_candidate_costs_a_second_not_the_answer(world: World) -> None:
