@@ -120,6 +120,9 @@ class TableReader:
                 await self._talk.command("unmonitor")
                 self._feed.close()
                 self._feed, self._read_at = None, self._now()
+                log.info(
+                    "babel's table has %s entries: it is read when routes change, and now and then", self._table.size
+                )
                 self.read_soon()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen_to_kernel(), name="news of routes")

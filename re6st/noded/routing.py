@@ -30,9 +30,9 @@ from re6st.service.tasks import news_or_moment
 SETTLE = 0.1
 """Seconds that changes of the routing table are collected for, at least."""
 ROUTES_PER_SECOND = 20_000
-ANYWAY, ANYWAY_PER_ROUTE = 5.0, 0.005
-"""Seconds after which those who follow the table are told of it though nothing in it has changed, as it does not for
-minutes in an idle network: they also go by other things, such as tunnels.
+ANYWAY, ANYWAY_PER_ROUTE, ANYWAY_LAST = 5.0, 0.005, 20.0
+"""Seconds after which those who follow the table are told of it though nothing in it has changed but metrics, as it
+does not for minutes in an idle network: they also go by these, and by other things, such as tunnels.
 """
 NOTICE, NOTICE_STEP = 1.0, 0.01
 """Seconds that babeld has to see that an interface is down, and between two looks whether it has."""
@@ -229,7 +229,7 @@ class RoutingPlane:
         network, own = identity.trust.network, identity.prefix
         while True:
             with suppress(TimeoutError):
-                anyway = max(ANYWAY, ANYWAY_PER_ROUTE * len(self.table.routes))
+                anyway = min(max(ANYWAY, ANYWAY_PER_ROUTE * len(self.table.routes)), ANYWAY_LAST)
                 async with asyncio.timeout(anyway if self.babel.informed else None):
                     await self._changed.wait()
             # The larger the table, the longer it takes to read, so the less often.
