@@ -61,6 +61,14 @@ class LinedHost:
         mbits = self.lines[number].mbits
         return f"{words},down={mbits:g},up={mbits:g}"
 
+    def expose(self, *outside: Host) -> None:
+        """Its routers hide it no more: the addresses of its lines are reached from outside, also by these hosts."""
+        for router in self.routers:
+            router.outside.run(["nft", "delete table ip nat"])
+            network = f"{router.inside.rpartition('.')[0]}.0/24"
+            for host in outside:
+                host.ip("route", "add", network, "via", router.outside.address)
+
     def cut(self, number: int) -> None:
         """A line loses everything, both ways, and nobody is told."""
         chains = " ".join(_dropping(hook) for hook in ("input", "forward"))

@@ -16,8 +16,10 @@ from re6st.core.tunnel_protocols import SERVED, Role, TunnelProtocol
 PREFIX = "re6stnet"
 """How all names begin, for rules that match names by a pattern."""
 
-LINKS = range(1, 1000)
+LINKS = range(1, 961)
 """Numbers of WireGuard links."""
+FURTHER_LINKS = range(961, 970)
+"""The same of those beside the first one with a peer."""
 _LINK = {Role.CLIENT: "wg", Role.SERVER: "wgs"}
 _ROLES = {word: role for role, word in _LINK.items()}
 _NAME = re.compile(rf"{PREFIX}(?:([0-9]{{0,7}})|-(wgs?)([1-9][0-9]{{0,2}})|-([a-z0-9]+))", re.ASCII)

@@ -6,7 +6,7 @@ A room asks for no more than is here, so a test double has all of it, or fails t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Protocol
@@ -163,6 +163,19 @@ class Links(Protocol):
     def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
         """How many clients of a server have a link instead of their tunnel to it, a peer left out."""
 
+    def beside(self, interface: str) -> Iterable[str]:
+        """The interfaces of links beside the one on this interface, with the same peer."""
+
+    def gives_up(self, peer: Prefix, interface: str) -> bool:
+        """Whether a link that is dead ends, and our tunnel with the peer goes on by another one."""
+
+    def leave_line(self, name: str) -> None:
+        """A line of ours is dead: the links over it end. A tunnel with a peer of whom others are left goes on by one of
+        them, and so over another line."""
+
+    def user_of(self, peer: Prefix, interface: str) -> Hashable:
+        """Who uses the line of a link, by core/mesh/uplink_choice.py: our tunnel with the peer, or a link beside it."""
+
 
 class InterfacesKernel(InterfaceMtus, Protocol):
     """What links need of the kernel, besides their own interfaces. `take_link` raises KernelError."""
@@ -171,6 +184,7 @@ class InterfacesKernel(InterfaceMtus, Protocol):
     def keep_link_up(self, name: str, address: IPv6Address) -> None: ...
     def leave_link(self, name: str) -> None: ...
     async def delete_link(self, name: str) -> None: ...
+    async def leads_outside(self, host: str, mark: int = 0) -> bool: ...
     async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None: ...
 
 

@@ -130,8 +130,8 @@ class _Proof:
 
 class DeadLinks:
     """Watches the links of tunnels with babel's neighbours behind them. `event` tells the policy. `avoided` are those
-    that it avoids, as packets get lost there: these are led around too. `line`: of this machine, over which our tunnel
-    to a peer goes.
+    that it avoids, as packets get lost there: these are led around too. `line`: of this machine, over which our link
+    with a peer on an interface goes.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class DeadLinks:
         event: Callable[[policy.Event], None],
         event_log: EventLog,
         avoided: Callable[[], frozenset[NextHop]] = frozenset,
-        line: Callable[[Prefix], Uplink | None] = lambda _: None,
+        line: Callable[[Prefix, str], Uplink | None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.liveness = Liveness()

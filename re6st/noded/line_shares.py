@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
@@ -79,15 +79,21 @@ class TunnelLines:
         return self._choice.up()
 
     def interfaces(self) -> Mapping[str, int]:
-        return {each.interface: each.slot for each in self.tunnels()}
+        """Of those that are up. By which line a peer's tunnel came in is known where the peer has told it."""
+        slots = ((link.interface, self._choice.slot(link.uplink)) for link in self._up())
+        return {interface: slot for interface, slot in slots if slot is not None}
 
     def tunnels(self) -> list[LineTunnel]:
-        """Those that we opened, and that are up: by which line a peer's tunnel came in is not known."""
-        found = []
-        for link in self._tunnels():
-            if link.uplink and link.since is not None and (slot := self._choice.slot(link.uplink)) is not None:
-                found.append(LineTunnel(slot, link.interface, link.peer))
-        return found
+        """Those that we opened, and that are up: the first link of each."""
+        found: dict[Prefix, LineTunnel] = {}
+        for link in self._up():
+            slot = self._choice.slot(link.uplink) if link.outgoing else None
+            if slot is not None:
+                found.setdefault(link.peer, LineTunnel(slot, link.interface, link.peer))
+        return list(found.values())
+
+    def _up(self) -> Iterator[Link]:
+        return (link for link in self._tunnels() if link.uplink and link.since is not None)
 
 
 class ShareTable(Protocol):

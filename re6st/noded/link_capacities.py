@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Protocol
@@ -51,15 +51,16 @@ class OwnerLookup(Protocol):
     def owner_at(self, hop: NextHop) -> Prefix | None: ...
 
 
-Carried = tuple[Prefix, bool]
-"""What a measurement holds for: a peer, by a WireGuard link or not."""
+Carried = tuple[Hashable, bool]
+"""What a measurement holds for: our tunnel with a peer, or a link beside it, by WireGuard or not."""
 Measure = Callable[[IPv6Address, int], float | None]
 """What a link to a neighbour carries, in Mbit/s; it takes its time, and raises OSError."""
 
 
 class LinkCapacities:
     """Those of the tunnels on `own()` interfaces, whose neighbours `routing` knows. `measure` is None where no packets
-    are to be sent for it; `uplink` is the line over which the tunnel to a peer goes, where it is bound to one.
+    are to be sent for it; `user` tells who uses the line of a link with a peer (contracts.Links), and `uplink` is that
+    line, where it is bound to one.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class LinkCapacities:
         ends: OwnerLookup,
         own: Callable[[], Collection[str]],
         measure: Measure | None,
-        uplink: Callable[[Prefix], Uplink | None],
+        user: Callable[[Prefix, str], Hashable],
+        uplink: Callable[[Hashable], Uplink | None],
         clock: Callable[[], float] = time.monotonic,
         interfaces: Path = interface_counters.INTERFACES,
     ) -> None:
@@ -78,6 +80,7 @@ class LinkCapacities:
         self._ends = ends
         self._own = own
         self._measure = measure
+        self._user = user
         self._uplink = uplink
         self._clock = clock
         self._interfaces = interfaces
@@ -129,11 +132,11 @@ class LinkCapacities:
 
     def _carried(self, hop: NextHop) -> Carried | None:
         peer = self._ends.owner_at(hop)
-        return None if peer is None else (peer, is_link(hop.interface))
+        return None if peer is None else (self._user(peer, hop.interface), is_link(hop.interface))
 
     def _line(self, hop: NextHop) -> Uplink | None:
         peer = self._ends.owner_at(hop)
-        return None if peer is None else self._uplink(peer)
+        return None if peer is None else self._uplink(self._user(peer, hop.interface))
 
     def _is_spared(self, hop: NextHop) -> bool:
         """Whether no train is to be sent by a link: what its line carries is said, or it is paid by volume."""
@@ -141,7 +144,7 @@ class LinkCapacities:
         return line is not None and (line.metered or line.slower is not None)
 
     async def _send_train(self, measure: Measure, carried: Carried, hop: NextHop) -> None:
-        peer = carried[0]
+        peer = self._ends.owner_at(hop)
         try:
             index = socket.if_nametoindex(hop.interface)
             mbits = await asyncio.to_thread(measure, hop.address, index)

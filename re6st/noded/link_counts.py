@@ -70,14 +70,14 @@ class _Behind:
 
 
 class LinkCounts:
-    """Counts by link. `line` tells over which of this machine's lines our tunnel to a peer goes."""
+    """Counts by link. `line` tells over which of this machine's lines our link with a peer on an interface goes."""
 
     def __init__(
         self,
         routing: TableSource,
         ends: LinkEnds,
         hardware: NeighbourMacs,
-        line: Callable[[Prefix], Uplink | None] = lambda _: None,
+        line: Callable[[Prefix, str], Uplink | None] = lambda *_: None,
     ) -> None:
         self.costs: dict[NextHop, int] = {}
         """What babel says that each link costs."""
@@ -117,7 +117,7 @@ class LinkCounts:
         self._servers = frozenset(name for name in names if self._ends.is_shared(name))
         self._alone = [hop for hop in self.costs if hop.interface not in self._servers]
         owners = ((hop, self._ends.owner_at(hop)) for hop in self._alone)
-        lines = ((hop, self._line(owner)) for hop, owner in owners if owner is not None)
+        lines = ((hop, self._line(owner, hop.interface)) for hop, owner in owners if owner is not None)
         self.lines = {hop: line for hop, line in lines if line is not None}
         slow = {name for name in names if self._ends.is_over_tcp(name)}
         self.over_tcp = frozenset(hop for hop in self.costs if hop.interface in slow)

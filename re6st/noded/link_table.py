@@ -15,6 +15,7 @@ from re6st.core.transport.wireguard_links import WireGuardLink
 from re6st.core.transport.wireguard_uapi import LinkState
 from re6st.core.tunnel_protocols import Role, TunnelCarrier, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
+from re6st.core.wire.peer_table import Peer
 from re6st.core.wire.sessions import Sessions
 from re6st.core.wire.wireguard import has_none
 from re6st.noded.contracts import LinkEnd
@@ -35,6 +36,10 @@ class KnownLink:
     process: tuple[int, str] | None = None
     mark: int = 0
     """What the packets of the tunnel that it replaces are marked with, and its own."""
+    lane: int = 0
+    """That of a link beside the first one with a peer."""
+    line: str = ""
+    """Which line of ours it goes over, where that is known. Of a first link that we opened others know it."""
 
 
 class LinkTable:
@@ -79,10 +84,7 @@ class LinkTable:
 
     def take(self, record: LinkRecord) -> KnownLink:
         """Go on with one that an earlier daemon noted."""
-        keyed = asyncio.get_running_loop().time() if record.keyed is None else monotonic(record.keyed)
-        known = KnownLink(record.identity, record.place, monotonic(record.since), keyed, record.link, record.process)
-        known.mark = record.mark
-        self.of(record.link.role)[record.peer] = known
+        known = self.of(record.link.role)[record.peer] = known_of(record)
         return known
 
     def drop(self, record: LinkRecord) -> None:
@@ -94,12 +96,34 @@ class LinkTable:
         """What the next daemon has to know of a link."""
         if known.link is not None:
             since, keyed = since_1970(known.since), since_1970(known.keyed)
-            record = LinkRecord(known.link, known.process, known.identity, known.place, since, keyed, known.mark)
+            noted = since, keyed, known.mark, known.lane
+            record = LinkRecord(known.link, known.process, known.identity, known.place, *noted)
             self._records.write_link(known.link.interface, record)
+
+    def confirm(self, known: KnownLink, session: Peer | None) -> None:
+        """The peer says in a session that it has this link: it has the certificate by which it speaks there, which it
+        may have renewed. A session alone does not say so: another machine may have it, with another certificate of that
+        peer.
+        """
+        if session is None or (certificate := session.proved) is None:
+            return
+        identity = PeerIdentity(certificate.serial, known.identity.number, certificate.until)
+        if known.link is not None and known.identity != identity:
+            known.identity = identity
+            self.note(known)
 
     def forget(self, interface: str) -> None:
         """The next daemon is not to go on with what is on an interface."""
         self._records.forget(interface)
+
+
+def known_of(record: LinkRecord) -> KnownLink:
+    """What an earlier daemon noted of a link."""
+    keyed = asyncio.get_running_loop().time() if record.keyed is None else monotonic(record.keyed)
+    since = monotonic(record.since)
+    known = KnownLink(record.identity, record.place, since, keyed, record.link, record.process, record.mark)
+    known.lane = record.lane
+    return known
 
 
 def why_over(sessions: Sessions, end: LinkEnd, now: float) -> str:
@@ -132,4 +156,5 @@ def report_of(peer: Prefix, known: KnownLink, link: WireGuardLink, seen: LinkSta
         received=seen.received,
         sent=seen.sent,
         carrier=TunnelCarrier.WIREGUARD,
+        uplink=known.line,
     )

@@ -31,6 +31,8 @@ class TunnelActions(Protocol):
     def close(self, peer: Prefix, *, lost: bool = False) -> None: ...
     def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None: ...
     def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None: ...
+    def avoid(self, interface: str, neighbour: IPv6Address | None = None) -> None: ...
+    def trust(self, interface: str, neighbour: IPv6Address | None = None) -> None: ...
 
 
 class LastResort(Protocol):
@@ -140,10 +142,10 @@ class MeshDriver:
                 tunnels.drain(hop.interface, hop.address)
             case policy.AvoidLink(peer, hop, sign):
                 log.info("packets get lost on the link with %s, as %s: other routes are used", peer, sign)
-                tunnels.drain(hop.interface, hop.address)
+                tunnels.avoid(hop.interface, hop.address)
             case policy.TrustLink(peer, hop):
                 log.info("the link with %s is used again", peer)
-                tunnels.undrain(hop.interface, hop.address)
+                tunnels.trust(hop.interface, hop.address)
             case policy.UndrainClient(_, hop):
                 tunnels.undrain(hop.interface, hop.address)
             case policy.AskAddress(peer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -202,17 +202,29 @@ class LineNews:
         self._tunnels.leave_lines(names)
 
 
-class DeadLinkNews:
-    """The policy hears of dead links; and before it, who has to know that a line may be dead."""
+class LinksBeside(Protocol):
+    """Who knows of several links with one peer: contracts.Links."""
 
-    def __init__(self, driver: PolicyInput, choice: UplinkChoice) -> None:
+    def user_of(self, peer: Prefix, interface: str) -> Hashable: ...
+    def gives_up(self, peer: Prefix, interface: str) -> bool: ...
+
+
+class DeadLinkNews:
+    """The policy hears of dead links; and before it, who has to know that a line may be dead. Of one where the tunnel
+    goes on by another link it hears nothing.
+    """
+
+    def __init__(self, driver: PolicyInput, choice: UplinkChoice, links: LinksBeside) -> None:
         self._driver = driver
         self._choice = choice
+        self._links = links
 
     def event(self, event: policy.Event) -> None:
         """See PolicyInput."""
         if isinstance(event, policy.LinkDoubted):
-            self._choice.doubt(event.peer)
+            self._choice.doubt(self._links.user_of(event.peer, event.interface))
+        if isinstance(event, policy.LinkDead) and self._links.gives_up(event.peer, event.interface):
+            return
         self._driver.event(event)
 
 

@@ -5,7 +5,7 @@ So a node without WireGuard needs none of the modules that know how two nodes ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -81,3 +81,18 @@ class NoLinks:
     def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
         """None."""
         return 0
+
+    def beside(self, interface: str) -> Iterable[str]:
+        """None."""
+        return ()
+
+    def gives_up(self, peer: Prefix, interface: str) -> bool:
+        """Nothing goes on instead."""
+        return False
+
+    def leave_line(self, name: str) -> None:
+        """There is none."""
+
+    def user_of(self, peer: Prefix, interface: str) -> Hashable:
+        """Our tunnel."""
+        return peer

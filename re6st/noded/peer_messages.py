@@ -61,6 +61,8 @@ class MessageHandler:
         """Hears what they say about lines."""
         self.about_regions: RegionTalk | None = None
         """Hears what peers say about somebody of their region, and what we asked for that."""
+        self.about_further_links: Callable[[Prefix, bytes], object] = lambda *_: None
+        """Hears what they say about further ones with the same peer."""
         self._mesh = policy
         self._updates = updates
         self._own = own
@@ -111,6 +113,8 @@ class MessageHandler:
                 self.about_lines(peer, payload)
             case Code.REGION if self.about_regions is not None and peer is not None and not relayed:
                 return self.about_regions.answer(peer, payload)
+            case Code.FURTHER_LINKS if peer is not None and not relayed:
+                self.about_further_links(peer, payload)
         return None
 
     def _tell_inside(self, peer: Prefix) -> bytes | None:

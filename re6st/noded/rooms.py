@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING
 
 from re6st import babel, cert
 from re6st.client.counted_client import CountedClient
+from re6st.core.machine.uplinks import Uplink
 from re6st.core.mesh import policy
 from re6st.core.mesh.uplink_choice import UplinkChoice
+from re6st.core.prefix import Prefix
 from re6st.core.routing.planes import MAIN, THROUGHPUT
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.wire.extensions import Extension
@@ -92,7 +94,7 @@ from re6st.transport.link_mtu import LinkMtus
 
 if TYPE_CHECKING:
     from re6st.linux.wireguard import Implementation
-    from re6st.noded.wireguard import WireGuard
+    from re6st.noded.further_links import FurtherLinks
     from re6st.service.metrics_http import MetricsServer
 
 log = logging.getLogger(__name__)
@@ -186,7 +188,7 @@ class Rooms:
     uplinks: Uplinks
     shares: SharingRooms
     mptcp: Mptcp
-    links: WireGuard | None
+    links: FurtherLinks | None
     losses: LossWatch
     dead_links: DeadLinks
     link_mtus: LinkMtus
@@ -223,13 +225,15 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     requirement = Requirement()
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
     admission = Admission(config.run / run_names.REFUSED, requirement, event_log, base.client)
-    links, nft = _links(machine, mesh, driver, planes, tasks), _nft()
+    choice, nft = UplinkChoice(), _nft()
+    links = _links(machine, mesh, driver, planes, tasks, choice, own)
+    if links is not None:
+        routing.as_one = links.as_one
     of_lines = frozenset({Extension.LINES} if nft is not None else ())
     of_links = frozenset if links is None else links.abilities
     crypto = NodeCrypto(base.identity, base.updates.revoked, lambda: of_lines | of_links())
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
     advertiser, country = _whereabouts(base, machine, AddressTeller(peers, handler, known), settings_news)
-    choice = UplinkChoice()
     parts = TunnelParts(
         in_force=in_force,
         kernel=machine.kernel,
@@ -244,14 +248,15 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     tunnels = Tunnels(parts, machine.packet_filter, Arrivals(known, advertiser).connected, found)
     if links is not None:
         links.start(tunnels, peers, advertiser)
-        handler.about_links, peers.told_abilities = links.received, links.met_again
+        handler.about_links, handler.about_further_links = links.first.received, links.received
+        peers.told_abilities = links.met_again
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
     line_news = LineNews(advertiser, tunnels)
     watched = not config.remote_gateways
     uplinks = Uplinks(config.uplinks, machine.kernel, choice, driver.event, line_news, watched=watched)
     trains = measure if config.probe else None
-    capacities = LinkCapacities(routing, tunnels.ends, machine.in_force.own, trains, choice.uplink)
+    capacities = LinkCapacities(routing, tunnels.ends, machine.in_force.own, trains, parts.links.user_of, choice.uplink)
 
     def look_beside(plane: TablePlane | None) -> None:
         guard.look_beside(plane)
@@ -262,7 +267,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     def forget(interface: str) -> None:
         tasks.start(parts.bounce(interface), f"leave {interface}")
 
-    news = DeadLinkNews(driver, choice)
+    news = DeadLinkNews(driver, choice, parts.links)
     network, own_prefix = base.identity.trust.network, base.identity.prefix
     mptcp = Mptcp(network, own_prefix, choice.up, machine.kernel, machine.mptcp, on=config.mptcp)
     shares = SharingRooms.of(
@@ -280,7 +285,11 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         )
     )
     handler.about_lines = shares.ears.received
-    dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, choice, event_log, forget)
+
+    def line(peer: Prefix, interface: str) -> Uplink | None:
+        return choice.uplink(parts.links.user_of(peer, interface))
+
+    dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, line, event_log, forget)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     finder = RegionFinder(base.identity.trust.network, mesh, driver.event, _chance())
@@ -370,16 +379,26 @@ def _wireguard(config: Config, kernel: Kernel, *, counted: bool) -> tuple[Implem
 
 
 def _links(
-    machine: MachineRooms, mesh: policy.Mesh, driver: MeshDriver, planes: Planes, tasks: Tasks
-) -> WireGuard | None:
+    machine: MachineRooms,
+    mesh: policy.Mesh,
+    driver: MeshDriver,
+    planes: Planes,
+    tasks: Tasks,
+    choice: UplinkChoice,
+    own: OwnAddresses,
+) -> FurtherLinks | None:
     """The room of WireGuard links, if something here carries them."""
     if machine.wireguard is None:
         return None
+    from re6st.noded.further_links import FurtherLinks
+    from re6st.noded.line_places import Here
     from re6st.noded.wireguard import WireGuard
 
     kernel = machine.kernel
     parts = machine.in_force, mesh, driver.event, kernel, machine.packet_filter, planes, tasks
-    return WireGuard(*parts, machine.wireguard, kernel.netlink)
+    first = WireGuard(*parts, machine.wireguard, kernel.netlink)
+    here = Here(choice, planes.main, own.endpoints)
+    return FurtherLinks(first, *parts, machine.wireguard, kernel.netlink, here)
 
 
 def _metrics(
@@ -439,7 +458,7 @@ def _dead_links(
     tunnels: Tunnels,
     news: DeadLinkNews,
     mesh: policy.Mesh,
-    choice: UplinkChoice,
+    line: Callable[[Prefix, str], Uplink | None],
     log: EventLog,
     forget: Callable[[str], object],
 ) -> DeadLinks:
@@ -456,7 +475,7 @@ def _dead_links(
     )
     network, own = base.identity.trust.network, base.identity.prefix
     parts = network, own, routing, tunnels.ends, means, news.event, log
-    return DeadLinks(*parts, lambda: mesh.avoided_links, choice.uplink)
+    return DeadLinks(*parts, lambda: mesh.avoided_links, line)
 
 
 def _nft() -> Nft | None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Protocol
 
 from re6st import babel
-from re6st.core.routing.babel_lines import Table
+from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.babel_restart import BabelRestartPolicy
 from re6st.core.routing.babel_settings import BabelSettings, outgrown, update_interval
 from re6st.core.routing.planes import Plane
@@ -143,6 +143,8 @@ class RoutingPlane:
         )
         self.history = RouteHistory()
         """Since when each way is what it is."""
+        self.as_one: Callable[[], Mapping[str, NextHop]] = dict
+        """Which links count as another one with the same peer; see core/routing/survey.py."""
         self.seen = Survey()
         """What the table said of the mesh when it last changed."""
 
@@ -235,7 +237,8 @@ class RoutingPlane:
             # The larger the table, the longer it takes to read, so the less often.
             await asyncio.sleep(max(SETTLE, len(self.table.routes) / ROUTES_PER_SECOND))
             self._changed.clear()
-            found = survey(self.table, network, own, self._in_force.effective.parameters.regions)
+            regions = self._in_force.effective.parameters.regions
+            found = survey(self.table, network, own, regions, self.as_one())
             running, late = self.babel.informed, self.babel.late
             self.seen = seen = replace(found, running=running, late=late, generation=self.priority)
             self.history.note(self.table, time.time())

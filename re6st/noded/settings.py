@@ -177,7 +177,8 @@ class EffectiveConfig:
     @property
     def links(self) -> tuple[str, ...]:
         """All interfaces of WireGuard links."""
-        return *self.own_links, *self.served_links
+        roles = self.further_links(Role.CLIENT), self.further_links(Role.SERVER)
+        return *self.own_links, *self.served_links, *roles[0], *roles[1]
 
     @property
     def own_links(self) -> list[str]:
@@ -196,6 +197,12 @@ class EffectiveConfig:
         return [
             interfaces.link(Role.SERVER, number) for number in interfaces.LINKS[: self.max_clients * len(self.servers)]
         ]
+
+    def further_links(self, role: Role) -> list[str]:
+        """The same of links beside the first one with a peer, at whose end we have this role."""
+        if not self.config.wireguard or (role is Role.SERVER and not self.servers):
+            return []
+        return [interfaces.link(role, number) for number in interfaces.FURTHER_LINKS]
 
     @cached_property
     def ipv4(self) -> IPv4Network | None:
@@ -317,7 +324,7 @@ class EffectiveConfig:
         return replace(
             settings,
             by_capacity=True,
-            tunnels=(*self.server_interfaces, *self.served_links),
+            tunnels=(*self.server_interfaces, *self.served_links, *self.further_links(Role.SERVER)),
             gateway=False,
             source_routes=False,
             accepted=(),
@@ -445,7 +452,8 @@ class InForce:
 
     def own(self) -> tuple[str, ...]:
         """Those of the tunnels that we open, whether they exist or not."""
-        return (*self.effective.client_interfaces, *self.effective.own_links)
+        effective = self.effective
+        return *effective.client_interfaces, *effective.own_links, *effective.further_links(Role.CLIENT)
 
 
 def _user_name() -> str:

@@ -100,7 +100,8 @@ class Tunnels:
     def links(self) -> Iterator[Link]:
         """All tunnels, for the operator: ours, and those of our servers' clients."""
         for link in self._links.reports():
-            yield replace(link, uplink=self._uplinks.used(link.peer)) if link.outgoing else link
+            uplink = link.uplink or (self._uplinks.used(link.peer) if link.outgoing else "")
+            yield replace(link, uplink=uplink)
         for peer, client in self._clients.items():
             if self._links.carries(peer):
                 continue
@@ -197,6 +198,7 @@ class Tunnels:
     def leave_lines(self, names: Collection[str]) -> None:
         """These uplinks are dead: end the tunnels over them at once, and links too."""
         for name in names:
+            self._links.leave_line(name)
             for peer in self._uplinks.over(name):
                 if isinstance(peer, Prefix) and peer in self._clients:
                     log.info("closing the tunnel to %s: its uplink %s is down", peer, name)
@@ -221,10 +223,22 @@ class Tunnels:
             asyncio.get_running_loop().call_soon(self._clients[peer].task.cancel)
 
     def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
-        """Make babel move its routes away from an interface, or from one neighbour on it."""
-        self._start(self._drains.mute(interface, neighbour), f"drain {interface}")
+        """Make babel move its routes away from a tunnel, on an interface, or of one neighbour there. It is drained with
+        all links that it has."""
+        self.avoid(interface, neighbour)
+        for name in self._links.beside(interface):
+            self.avoid(name)
 
     def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self.trust(interface, neighbour)
+        for name in self._links.beside(interface):
+            self.trust(name)
+
+    def avoid(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        """Make babel move its routes away from one link."""
+        self._start(self._drains.mute(interface, neighbour), f"drain {interface}")
+
+    def trust(self, interface: str, neighbour: IPv6Address | None = None) -> None:
         self._start(self._drains.unmute(interface, neighbour), f"undrain {interface}")
 
     async def follow(self) -> None:

@@ -12,15 +12,15 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from ipaddress import IPv6Address, ip_address
-from typing import assert_never
+from ipaddress import ip_address
+from typing import Protocol, assert_never
 
 from re6st.core.limits.said import LastWords
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.telemetry import report
 from re6st.core.transport.link_records import LinkRecord, PeerIdentity
-from re6st.core.transport.mtu_probe import LEAST, WIREGUARD
+from re6st.core.transport.mtu_probe import LEAST
 from re6st.core.transport.upgrades import (
     Action,
     Ask,
@@ -30,20 +30,20 @@ from re6st.core.transport.upgrades import (
     Mute,
     OpenLink,
     Retire,
+    Step,
     Unmute,
     Upgrades,
     has_moved,
     is_met,
 )
+from re6st.core.transport.wireguard_agreement import Agreement
 from re6st.core.transport.wireguard_links import WireGuardLink
 from re6st.core.transport.wireguard_state import Ended, LinkSettings
 from re6st.core.transport.wireguard_uapi import Address
 from re6st.core.tunnel_protocols import Role, TunnelProtocol
 from re6st.core.wire.datagrams import Code, Endpoint, WireError
-from re6st.core.wire.extensions import Extension
 from re6st.core.wire.sessions import Sessions
 from re6st.core.wire.wireguard import Reason, is_spoken_with
-from re6st.linux.kernel import KernelError
 from re6st.linux.wireguard import Implementation, WireGuardKernel
 from re6st.noded.contracts import (
     BabelFilter,
@@ -54,10 +54,10 @@ from re6st.noded.contracts import (
     ReplaceableTunnels,
     Routing,
 )
+from re6st.noded.link_interfaces import LinkInterfaces
 from re6st.noded.link_table import KnownLink, LinkTable, report_of, why_over
 from re6st.noded.settings import InForce
 from re6st.service.tasks import Tasks
-from re6st.transport.link_mtu import LinkMtus
 from re6st.transport.wireguard import WireGuardLinks
 from re6st.tunnel import ServerClient
 
@@ -74,8 +74,20 @@ UNCOUNTED = "not now: packets of tunnels are not counted here, so a link that di
 log = logging.getLogger(__name__)
 
 
+class Heirs(Protocol):
+    """Who has further links beside these: noded/further_links.py."""
+
+    def agreements(self) -> list[Agreement]: ...
+
+    def inherit(self, peer: Prefix, role: Role, known: KnownLink) -> str:
+        """The first link with a peer has ended, at whose end we have this role: the interface of one that carries the
+        tunnel instead from now on; empty where there is none."""
+
+
 class WireGuard:
-    """The room of a node that can have links; no_links.py is that of all others. See contracts.Links."""
+    """The first link with each peer, of a node that can have links; the room is further_links.py. See there, and
+    contracts.Links.
+    """
 
     def __init__(
         self,
@@ -92,11 +104,11 @@ class WireGuard:
         self._in_force = in_force
         self._mesh = mesh
         self._event = event
-        self._kernel = kernel
         self._drains = drains
-        self._routing = routing
         self._tasks = tasks
-        self._table = LinkTable(in_force.effective.config.run)
+        self.interfaces = LinkInterfaces(kernel, drains, routing, self._unfit)
+        self.table = LinkTable(in_force.effective.config.run)
+        self.heirs: Heirs | None = None
         self._upgrades = Upgrades()
         self._why: dict[Prefix, str] = {}
         """Why a link is being ended by us, for people."""
@@ -107,9 +119,11 @@ class WireGuard:
         self._counted = drains.counts
         self._hands: tuple[ReplaceableTunnels, LinkSpeaker] | None = None
         self._ports: PortOpener | None = None
-        self._mtus = LinkMtus(kernel, self._unfit)
         own = in_force.effective.identity.prefix
-        self._links = WireGuardLinks(own, self._settings(), implementation, netlink, self, tasks.start)
+        self._links = WireGuardLinks(own, self._settings(), implementation, netlink, self, tasks.start, self._beside)
+
+    def _beside(self) -> list[Agreement]:
+        return [] if self.heirs is None else self.heirs.agreements()
 
     def start(self, tunnels: ReplaceableTunnels, peers: LinkSpeaker, ports: PortOpener) -> None:
         """Work with these."""
@@ -120,16 +134,9 @@ class WireGuard:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._links.run(), name="agreement on links")
             group.create_task(self._look(), name="which tunnels links replace")
-            group.create_task(self._mtus.run(), name="what links carry")
+            group.create_task(self.interfaces.run(), name="what links carry")
 
     # -- what peers say --
-
-    def abilities(self) -> frozenset[Extension]:
-        """What we announce to peers: links, as long as we let anybody have one, or there are some.
-
-        Whoever hears that we have none ends its own.
-        """
-        return frozenset({Extension.WIREGUARD} if self._drains.counts or self.ends() else ())
 
     def received(self, peer: Prefix, body: bytes) -> None:
         """Take a message about links. What is none, or not from whom we take them, is dropped."""
@@ -164,28 +171,40 @@ class WireGuard:
         found = list(found)
         crl = self._in_force.effective.parameters.crl
         good = [record for record in found if record.identity.serial is not None and record.identity.serial not in crl]
-        self._links.resume((record.link, record.process, self._table.take(record).keyed) for record in good)
+        self._links.resume((record.link, record.process, self.table.take(record).keyed) for record in good)
         there = [record for record in good if self._links.agreement.phase(record.peer) is not None]
         for record in found:
             if record not in there:
                 self._leave_over(record)
         own, served = ([each for each in there if each.link.role is role] for role in (Role.CLIENT, Role.SERVER))
         for record in there:
-            self._kernel.keep_link_up(record.link.interface, record.link.own.terms.address)
-            self._watch(record.link)
+            self.interfaces.keep_up(record.link)
+            self.interfaces.watch(record.link)
         for record in own:
-            self._upgrades.resume(record.peer, record.link.interface, _now())
-            self._waiting[record.peer] = asyncio.Event()
+            self.go_on_carrying(record.peer, record.link.interface)
         resumed(own)
         for record in served:
             self._hold_way(record.place)
             self._event(policy.ClientUp(record.peer))
-        self._open_ports()
+        self.open_ports()
+
+    def go_on_carrying(self, peer: Prefix, interface: str) -> None:
+        """A link on this interface, the first one or not, carries our tunnel with a peer since an earlier daemon."""
+        self._upgrades.resume(peer, interface, _now())
+        self._waiting[peer] = asyncio.Event()
 
     def _leave_over(self, record: LinkRecord) -> None:
         """Do not go on with what an earlier daemon left."""
-        self._table.drop(record)
-        self._tasks.start(self._kernel.delete_link(record.link.interface), "links left over")
+        self.table.drop(record)
+        self._tasks.start(self.interfaces.remove(record.link.interface), "links left over")
+
+    @property
+    def agreement(self) -> Agreement:
+        return self._links.agreement
+
+    def is_carried(self, peer: Prefix) -> bool:
+        """Whether nothing but links carries our tunnel with a peer."""
+        return self._upgrades.step(peer) is Step.DONE
 
     def carries(self, peer: Prefix) -> bool:
         """See contracts.Links."""
@@ -198,21 +217,21 @@ class WireGuard:
 
     async def outlast_all(self) -> None:
         """See contracts.Links."""
-        for peer in list(self._table.ours):
+        for peer in list(self.table.ours):
             await self.outlast(peer)
 
     def end(self, peer: Prefix) -> None:
         """See contracts.Links."""
         self._upgrades.forget(peer)
-        if peer in self._table.ours:
-            self._close(peer, Reason.CLOSED, "its tunnel is over")
-        self._table.ours.pop(peer, None)
+        if peer in self.table.ours:
+            self.close(peer, Reason.CLOSED, "its tunnel is over")
+        self.table.ours.pop(peer, None)
         if (waiting := self._waiting.pop(peer, None)) is not None:
             waiting.set()
 
     def cut(self, peer: Prefix) -> None:
         """See contracts.Links."""
-        self._close(peer, Reason.CLOSED, "it is cut off", tell=False)
+        self.close(peer, Reason.CLOSED, "it is cut off", tell=False)
 
     def cut_off(self, crl: frozenset[int]) -> None:
         """See contracts.Links. Also one that is not up yet: an interface may be there, and wait for a handshake."""
@@ -220,11 +239,11 @@ class WireGuard:
         found += [(peer, self._serial(peer)) for peer in self._links.agreement.begun]
         for peer, serial in found:
             if serial is None or serial in crl:
-                self._close(peer, Reason.CLOSED, "its certificate is revoked", tell=False)
+                self.close(peer, Reason.CLOSED, "its certificate is revoked", tell=False)
 
     def _serial(self, peer: Prefix) -> int | None:
         """Of the certificate of who is to have a link; None where its tunnel is gone meanwhile."""
-        if (known := self._table.ours.get(peer)) is not None:
+        if (known := self.table.ours.get(peer)) is not None:
             return known.identity.serial
         client = self._client(peer)
         return None if client is None else client[1].serial
@@ -235,12 +254,12 @@ class WireGuard:
 
     def ends(self) -> list[LinkEnd]:
         """See contracts.Links."""
-        return self._table.ends()
+        return self.table.ends()
 
     def reports(self) -> list[report.Link]:
         """See contracts.Links. Not of those that are about to take the place of a tunnel: that one is told of."""
-        found = [(peer, each) for peer, each in self._table.ours.items() if self._upgrades.carries(peer)]
-        found += self._table.served.items()
+        found = [(peer, each) for peer, each in self.table.ours.items() if self._upgrades.carries(peer)]
+        found += self.table.served.items()
         links = ((peer, each, each.link) for peer, each in found if each.link is not None)
         return [report_of(peer, each, link, self._links.seen(link.interface)) for peer, each, link in links]
 
@@ -253,8 +272,8 @@ class WireGuard:
 
     def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
         """See contracts.Links. Those that still have their tunnel too are counted there."""
-        both = (peer for peer in self._table.served if self._client(peer) is not None)
-        return self._table.served_by(protocol, (besides, *both))
+        both = (peer for peer in self.table.served if self._client(peer) is not None)
+        return self.table.served_by(protocol, (besides, *both))
 
     # -- transport.wireguard.LinkOwner --
 
@@ -277,54 +296,46 @@ class WireGuard:
 
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         """Where a peer was reached by its tunnel."""
-        place = self._table.ours[peer].place if peer in self._table.ours else None
+        place = self.table.ours[peer].place if peer in self.table.ours else None
         with suppress(ValueError):
             return () if place is None else (ip_address(place.host),)
         return ()
 
     def mark(self, peer: Prefix) -> int:
         """That of the tunnel which the link is to replace: it goes by the same uplink."""
-        return self._table.ours[peer].mark if peer in self._table.ours else 0
+        return self.table.ours[peer].mark if peer in self.table.ours else 0
 
     def made(self, interface: str) -> None:
         """Take an interface for one of ours. Raises OSError."""
-        try:
-            self._kernel.take_link(interface)
-        except KernelError as error:
-            raise OSError(None, str(error)) from None
-        self._open_ports()
+        self.interfaces.take(interface)
+        self.open_ports()
 
     async def leaving(self, interface: str) -> None:
         """Tell babel that nobody is behind an interface, which is about to go."""
-        self._table.forget(interface)
-        self._mtus.forget(interface)
-        try:
-            await self._kernel.bounce(interface, lambda: self._routing.until_unused(interface))
-        finally:
-            self._kernel.leave_link(interface)
-            await self._drains.unmute(interface)  # it may have been drained, and the next one of its name is not
+        self.table.forget(interface)
+        await self.interfaces.leave(interface)
 
     def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:
         """A link is up, or has other keys."""
-        table = self._table.of(link.role)
+        table = self.table.of(link.role)
         if (known := table.get(link.peer)) is None:
             client = None if link.role is Role.CLIENT else self._client(link.peer)
             if client is None or not self.admits(link.peer):
                 # Its tunnel has ended, or is about to: who is revoked, or refused, was still let in when it asked.
-                self._close(link.peer, Reason.CLOSED, "it has no tunnel any more", tell=client is None)
+                self.close(link.peer, Reason.CLOSED, "it has no tunnel any more", tell=client is None)
                 return
             protocol, one = client
             ports = {each: port for port, each in self._in_force.effective.servers}
             place = None if one.address is None else Endpoint(one.address, ports.get(protocol, 1), protocol)
             known = table[link.peer] = KnownLink(PeerIdentity(one.serial, one.number), place, _now(), _now())
         is_new, known.link, known.process, known.keyed = known.link is None, link, process, _now()
-        self._kernel.keep_link_up(link.interface, link.own.terms.address)
-        self._table.note(known)
+        self.interfaces.keep_up(link)
+        self.table.note(known)
         if not is_new:
             log.info("the WireGuard link with %s has other keys", link.peer)
             return
         known.since = _now()
-        self._watch(link)
+        self.interfaces.watch(link)
         if link.role is Role.CLIENT:
             log.info("WireGuard link to %s is up, on %s", link.peer, link.interface)
             self._upgrades.up(link.peer, link.interface, _now())
@@ -334,18 +345,10 @@ class WireGuard:
             self._event(policy.ClientUp(link.peer))
 
     def confirmed(self, link: WireGuardLink) -> None:
-        """The peer has this link: it has the certificate by which it speaks now, which it may have renewed.
-
-        A session alone does not say so: another machine may have it, with another certificate of that peer.
-        """
-        session = None if self._hands is None else self._hands[1].sessions.peer(link.peer)
-        known = self._table.of(link.role).get(link.peer)
-        if session is None or (certificate := session.proved) is None or known is None:
-            return
-        identity = PeerIdentity(certificate.serial, known.identity.number, certificate.until)
-        if known.link is not None and known.identity != identity:
-            known.identity = identity
-            self._table.note(known)
+        """The peer has this link."""
+        known = self.table.of(link.role).get(link.peer)
+        if self._hands is not None and known is not None:
+            self.table.confirm(known, self._hands[1].sessions.peer(link.peer))
 
     def met(self, link: WireGuardLink, moved: bool) -> None:
         """The peer has met us on a link."""
@@ -357,27 +360,42 @@ class WireGuard:
     def ended(self, ended: Ended) -> None:
         """There is no link with a peer any more, or none came up."""
         peer = ended.peer
-        self._table.forget(ended.interface)  # at once: it may have been revoked, and the next daemon may start any time
+        self.table.forget(ended.interface)  # at once: it may have been revoked, and the next daemon may start any time
         words = self._why.pop(peer, ended.reason.words)
         # A port that a firewall closes is tried again and again.
         level = logging.INFO if self._said.are_new(peer, words) or ended.was_up else logging.DEBUG
         log.log(level, "no WireGuard link with %s: %s", peer, words)
         if ended.role is Role.SERVER:
-            self._open_ports()
-            known = self._table.served.pop(peer, None)
-            if known is not None and known.link is not None:
-                if self._hands is not None and known.place is not None:
-                    self._hands[0].let_go(known.place.host)
-                self._event(policy.ClientDown(peer))
+            self.open_ports()
+            known = self.table.served.pop(peer, None)
+            if known is not None and known.link is not None and not self._inherited(peer, ended.role, known):
+                self.client_gone(peer, known.place)
+            return
+        if (
+            self.is_carried(peer)
+            and (known := self.table.ours.get(peer))
+            and (heir := self._inherited(peer, ended.role, known))
+        ):
+            self.table.ours.pop(peer)
+            self._event(policy.TunnelMoved(peer, heir))
             return
         carried = self._upgrades.carries(peer)
         actions = self._upgrades.ended(peer, words, _now(), was_up=ended.was_up)
-        self._table.ours.pop(peer, None)
+        self.table.ours.pop(peer, None)
         if carried and (self._hands is None or peer not in self._hands[0].openvpn_tunnels()):
             if (waiting := self._waiting.pop(peer, None)) is not None:
                 waiting.set()
         else:
             self._carry_out(actions)
+
+    def _inherited(self, peer: Prefix, role: Role, known: KnownLink) -> str:
+        return "" if self.heirs is None else self.heirs.inherit(peer, role, known)
+
+    def client_gone(self, peer: Prefix, place: Endpoint | None) -> None:
+        """A client of ours, which came from that place, has no link any more."""
+        if self._hands is not None and place is not None:
+            self._hands[0].let_go(place.host)
+        self._event(policy.ClientDown(peer))
 
     # -- which tunnels links replace --
 
@@ -413,7 +431,7 @@ class WireGuard:
     def _end_outdated(self, sessions: Sessions) -> None:
         for end in self.ends():
             if why := why_over(sessions, end, _now()):
-                self._close(end.peer, Reason.CLOSED, why, tell=False)
+                self.close(end.peer, Reason.CLOSED, why, tell=False)
 
     def _is_ready(self, peer: Prefix) -> bool:
         """Whether a link may take the place of our tunnel with a peer, as far as others say."""
@@ -442,7 +460,7 @@ class WireGuard:
                 case OpenLink(peer):
                     self._open(peer)
                 case CloseLink(peer, reason):
-                    self._close(peer, Reason.CLOSED, reason or "its tunnel is given up")
+                    self.close(peer, Reason.CLOSED, reason or "its tunnel is given up")
                 case Ask(peer, moved):
                     self._links.tell_met(peer, moved)
                 case Move(peer, interface):
@@ -462,35 +480,30 @@ class WireGuard:
         assert self._hands is not None
         dialer = self._hands[0].openvpn_tunnels().get(peer)
         used = {end.interface for end in self.ends()} | self._links.interfaces
-        if dialer is None or (free := self._table.free(self._in_force.effective.own_links, used)) is None:
+        if dialer is None or (free := self.table.free(self._in_force.effective.own_links, used)) is None:
             self._upgrades.forget(peer)
             return
         identity = PeerIdentity(dialer.serial, dialer.number)
-        self._table.ours[peer] = KnownLink(identity, dialer.endpoint, _now(), _now(), mark=dialer.mark)
+        self.table.ours[peer] = KnownLink(identity, dialer.endpoint, _now(), _now(), mark=dialer.mark)
         if not self._links.open(peer, free):
             self._upgrades.forget(peer)
-            self._table.ours.pop(peer, None)
+            self.table.ours.pop(peer, None)
 
     # -- within --
 
-    def _watch(self, link: WireGuardLink) -> None:
-        """See which size of packets passes on a link."""
-        with suppress(OSError):  # it is gone, which is told
-            self._mtus.watch(link.interface, link.theirs.address, [size for size in WIREGUARD if size <= link.mtu])
-
-    def _unfit(self, interface: str, _address: IPv6Address) -> None:
+    def _unfit(self, interface: str) -> None:
         """Not even the smallest size passes."""
         for end in self.ends():
             if end.interface == interface:
-                self._close(end.peer, Reason.UNAVAILABLE, f"not even packets of {LEAST} bytes pass on it")
+                self.close(end.peer, Reason.UNAVAILABLE, f"not even packets of {LEAST} bytes pass on it")
 
-    def _close(self, peer: Prefix, reason: Reason, why: str, *, tell: bool = True) -> None:
+    def close(self, peer: Prefix, reason: Reason, why: str, *, tell: bool = True) -> None:
         """End a link, if there is one: `reason` is for the peer, if it is told, and `why` for people."""
         self._why[peer] = why
         self._links.close(peer, reason, tell=tell)
         self._why.pop(peer, None)
 
-    def _open_ports(self) -> None:
+    def open_ports(self) -> None:
         """Those that clients of ours have links to, or are about to."""
         if self._ports is not None:
             self._ports.open_for_links(self._links.agreement.served_ports)

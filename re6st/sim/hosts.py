@@ -269,6 +269,12 @@ class Host:
     def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
         self._world.drain(self, interface, drained=False)
 
+    def avoid(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self.drain(interface, neighbour)
+
+    def trust(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self.undrain(interface, neighbour)
+
     def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None:
         self._world.send(self, peer, Code(code))
 

@@ -133,6 +133,12 @@ class Machine:
     def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
         self._network.mute(self.prefix, interface, None)
 
+    def avoid(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self.drain(interface, neighbour)
+
+    def trust(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self.undrain(interface, neighbour)
+
     def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None:
         match Code(code):
             case Code.ADDRESS:

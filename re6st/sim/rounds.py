@@ -62,6 +62,12 @@ class Player:
     def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
         """The next survey shows what goes through it again."""
 
+    def avoid(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self.drain(interface, neighbour)
+
+    def trust(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self.undrain(interface, neighbour)
+
     def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None:
         if code == Code.ASK_CLOSE:
             self.driver.event(policy.CloseAllowed(peer))

@@ -103,7 +103,9 @@ class _Interface:
 
 
 class WireGuardLinks:
-    """All of them. `start` starts a task of the node. What a peer says about links goes to `received`."""
+    """All of them. `start` starts a task of the node, `beside` are agreements of the node on links beside these. What a
+    peer says about links goes to `received`.
+    """
 
     def __init__(
         self,
@@ -113,8 +115,9 @@ class WireGuardLinks:
         kernel: WireGuardKernel,
         owner: LinkOwner,
         start: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        beside: Callable[[], Iterable[Agreement]] = tuple,
     ) -> None:
-        self.agreement = Agreement(own, settings, new_end, owner.admits)
+        self.agreement = Agreement(own, settings, new_end, owner.admits, beside)
         self._implementation = implementation
         self._kernel = kernel
         self._owner = owner

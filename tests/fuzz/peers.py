@@ -16,7 +16,7 @@ from re6st.core.routing.claims import Claims, Refusals
 from re6st.core.transport.wireguard_agreement import Agreement
 from re6st.core.transport.wireguard_links import OwnEnd
 from re6st.core.transport.wireguard_state import Action, Change, Fresh, LinkSettings, Make, Remove, Send
-from re6st.core.wire import datagrams, extensions, offers, peer_crypto, sessions, wireguard
+from re6st.core.wire import datagrams, extensions, further_links, offers, peer_crypto, sessions, wireguard
 from re6st.core.wire import lines as line_messages
 from re6st.core.wire.seals import PURPOSES, Seal
 from re6st.keys import sealing
@@ -70,6 +70,13 @@ def lines_message(data: bytes) -> None:
     with contextlib.suppress(datagrams.WireError):
         message = line_messages.decode(data)
         assert line_messages.decode(line_messages.encode(message)) == message
+
+
+def further_links_message(data: bytes) -> None:
+    """The same of links beside the first one."""
+    with contextlib.suppress(datagrams.WireError):
+        message = further_links.decode(data)
+        assert further_links.encode(message) == data
 
 
 def wireguard_agreement(data: bytes) -> None:
@@ -409,6 +416,13 @@ def _targets() -> dict[str, Target]:
                 b"\1" + bytes(32),
                 b"\2\1\x10\0\7",
                 b"\3\6",
+            ),
+        ),
+        "further-links-message": Target(
+            further_links_message,
+            (
+                bytes.fromhex(f"0001{'00' * 10}ffffc0000201010000000000000007{'00' * 10}ffffc6336401"),
+                b"\1\7" + bytes(8),
             ),
         ),
         "wireguard-agreement": Target(wireguard_agreement, _talk()),

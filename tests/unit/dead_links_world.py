@@ -78,7 +78,7 @@ class World:
         self.room = DeadLinks(
             *(NETWORK, OWN, self, self, machine, self.events.append, self.event_log),
             avoided=lambda: self.lossy,
-            line=lambda peer: self.lines.get(peer),
+            line=lambda peer, _: self.lines.get(peer),
             clock=lambda: self.now,
         )
 

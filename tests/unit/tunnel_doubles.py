@@ -7,7 +7,7 @@ check where a test hands it over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -130,6 +130,12 @@ class FakeLinks:
         self.ended: list[Prefix] = []
         self.counts: dict[Prefix, TunnelProtocol] = {}
         """Clients of our servers that have links."""
+        self.others: dict[str, list[str]] = {}
+        """By the interface of a link those of links beside it."""
+        self.spare: set[str] = set()
+        """Interfaces of links beside another one."""
+        self.left: list[str] = []
+        """Lines that are dead."""
 
     def go_on(self, found: Iterable[LinkRecord], resumed: Callable[[list[LinkRecord]], None]) -> None:
         resumed([record for record in found if record.link.role is Role.CLIENT])
@@ -163,6 +169,18 @@ class FakeLinks:
 
     def why_not(self, peer: Prefix) -> str:
         return ""
+
+    def beside(self, interface: str) -> list[str]:
+        return self.others.get(interface, [])
+
+    def gives_up(self, peer: Prefix, interface: str) -> bool:
+        return interface in self.spare
+
+    def leave_line(self, name: str) -> None:
+        self.left.append(name)
+
+    def user_of(self, peer: Prefix, interface: str) -> Hashable:
+        return (peer, 1) if interface in self.spare else peer
 
     def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
         return sum(each is protocol and peer != besides for peer, each in self.counts.items())

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from re6st.core.mesh import policy
+from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.core.prefix import Prefix
-from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.survey import LinkUse, Survey
 from re6st.core.transport.link_records import LinkRecord
 from re6st.core.transport.wireguard_links import WireGuardLink
@@ -23,6 +24,8 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire import wireguard as words
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.linux.wireguard import WireGuardError
+from re6st.noded.further_links import FurtherLinks
+from re6st.noded.line_places import Here
 from re6st.noded.settings import EffectiveConfig, InForce
 from re6st.noded.takeover import Records
 from re6st.noded.wireguard import WireGuard
@@ -64,6 +67,8 @@ class Device:
         self.air = air
         self.interface = interface
         self.config: LinkConfig | None = None
+        self.marked = 0
+        self.dialled: Address | None = None
         self.now = LinkState()
         self.ended = asyncio.Event()
 
@@ -72,6 +77,9 @@ class Device:
         return b"" if self.config is None else PUBLIC[self.config.secret]
 
     async def configure(self, config: LinkConfig) -> None:
+        self.marked = config.mark or self.marked
+        if config.endpoint is not None:
+            self.dialled = config.endpoint[0]
         self.config, self.now = config, LinkState(config.port, config.peer, endpoint=config.endpoint)
         self.air.cable()
 
@@ -99,6 +107,8 @@ class Kernel:
         self.links: list[str] = []
         self.bounced: list[str] = []
         self.deleted: list[str] = []
+        self.inside: set[str] = set()
+        """Hosts to which the way leads through the network itself."""
 
     def take_link(self, name: str) -> None:
         self.links.append(name)
@@ -108,6 +118,9 @@ class Kernel:
     def leave_link(self, name: str) -> None:
         if name in self.links:
             self.links.remove(name)
+
+    async def leads_outside(self, host: str, mark: int = 0) -> bool:
+        return host not in self.inside
 
     async def delete_link(self, name: str) -> None:
         self.deleted.append(name)
@@ -151,6 +164,12 @@ class Node:
     """Takes what it says, instead of `other`."""
     begin: Callable[[Prefix, Prefix], None] = lambda _own, _peer: None
     """Begins a session anew."""
+    lines: UplinkChoice = field(default_factory=UplinkChoice)
+    endpoints: list[Endpoint] = field(default_factory=list)
+    """Where it tells others that it is."""
+    table: Table = field(default_factory=Table)
+    """Babel's."""
+    said_of_further: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.kernel, self.drains = Kernel(), FakeFilter()
@@ -162,10 +181,10 @@ class Node:
 
     def start(self) -> None:
         """A daemon of it starts."""
-        self.room = WireGuard(
-            *(self.in_force, self.mesh, self.event, self.kernel, self.drains, Surroundings(), self.tasks),
-            *(self, self.kernel),
-        )
+        parts = self.in_force, self.mesh, self.event, self.kernel, self.drains, Surroundings(), self.tasks
+        self.first = WireGuard(*parts, self, self.kernel)
+        here = Here(self.lines, self, lambda: self.endpoints)
+        self.room = FurtherLinks(self.first, *parts, self, self.kernel, here)
         self.room.start(self, self, self)
         self.running.append(self.tasks.start(self.room.run(), "links"))
 
@@ -219,11 +238,18 @@ class Node:
     # peers
 
     def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None:
-        assert code == Code.WIREGUARD
+        assert code in (Code.WIREGUARD, Code.FURTHER_LINKS)
+        if code == Code.FURTHER_LINKS:
+            self.said_of_further.append(payload)
         if self.carry is not None:
             asyncio.get_running_loop().call_soon(self.carry, self.own, peer, bytes([code]) + payload)
         elif self.other is not None and self.other.hears:
-            asyncio.get_running_loop().call_soon(self.other.room.received, self.own, payload)
+            asyncio.get_running_loop().call_soon(self.other.hear, self.own, code, payload)
+
+    def hear(self, peer: Prefix, code: int, payload: bytes) -> None:
+        """A message has come."""
+        room = self.room.first if code == Code.WIREGUARD else self.room
+        room.received(peer, payload)
 
     def ensure(self, peer: Prefix) -> None:
         self.greeted.append(peer)
@@ -253,9 +279,22 @@ class Node:
         seen = Survey(frozenset({other.own}), neighbours={other.own: hops}, alive=frozenset(interfaces))
         self.mesh.handle(policy.Surveyed(seen), 0)
 
+    def meets(self, *interfaces: str) -> None:
+        """Babel meets somebody on these interfaces, and on no others."""
+        self.table = Table()
+        for number, name in enumerate(interfaces):
+            self.table.feed(
+                f"add neighbour {number} address fe80::{number + 1:x} if {name} reach ffff ureach 0000 rxcost 96 "
+                "txcost 96 rtt 1.000 rttcost 0 cost 96"
+            )
+
+    def links(self) -> list[WireGuardLink]:
+        """All that are up."""
+        agreements = [self.first.agreement, *self.room.agreements()]
+        return [link for agreement in agreements for link in agreement.links.values()]
+
     def served_link(self, other: Node) -> WireGuardLink:
-        assert self.room._links is not None
-        return self.room._links.agreement.links[other.own]
+        return self.first.agreement.links[other.own]
 
     def moved(self) -> list[tuple[Prefix, str]]:
         return [(event.peer, event.interface) for event in self.events if isinstance(event, policy.TunnelMoved)]
@@ -265,7 +304,7 @@ class Node:
         self.sessions.peer = lambda _: SimpleNamespace(proved=SimpleNamespace(serial=serial, until=until))
 
     def is_told(self, other: Node, message: words.Message) -> None:
-        self.room.received(other.own, words.encode(message))
+        self.first.received(other.own, words.encode(message))
 
     def is_told_of_the_link(self, other: Node) -> None:
         """That the other one has it."""

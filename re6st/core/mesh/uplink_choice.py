@@ -216,6 +216,11 @@ class UplinkChoice:
         }
         return {slot: each for slot, each in found.items() if not each.metered} or found
 
+    @property
+    def names(self) -> list[str]:
+        """All lines, whether they are up or not; none where there is nothing to choose."""
+        return list(self._uplinks)
+
     def slot(self, name: str) -> int | None:
         """That of a line; None where there is none of that name."""
         return self._slots.get(name)

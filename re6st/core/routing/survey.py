@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from re6st.core.routing.babel_lines import DRAINED, INFINITY, NOMINAL, NextHop, 
 from re6st.core.routing.lossy import is_patchy
 from re6st.core.routing.regions import region_of
 
+NONE: Mapping[str, NextHop] = {}
 HEARD_OF_LATE, HEARD_BEFORE = 0xF000, 0x03FF
 """Bits of a history of hellos: one of the last four; one of the ten before the last six."""
 
@@ -160,11 +161,16 @@ class Survey:
         return [link for links in self.neighbours.values() for link in links] + list(self.unidentified)
 
 
-def survey(table: Table, network: IPv6Network, own: Prefix, region_length: int = 0) -> Survey:
+def survey(
+    table: Table, network: IPv6Network, own: Prefix, region_length: int = 0, as_one: Mapping[str, NextHop] = NONE
+) -> Survey:
     """Read the table. This takes time proportional to the number of routes.
 
     In a network of regions, `peers` has the nodes of our own region, and of each other one the region itself; so has
     `neighbours`.
+
+    The interfaces in `as_one` are those of links beside another one with the same peer, and count as that one: so there
+    is one link with the peer, as good as the best of them.
     """
     region = region_of(own, region_length) if region_length else own
     announcers, members = set[str](), set[str]()
@@ -187,6 +193,8 @@ def survey(table: Table, network: IPv6Network, own: Prefix, region_length: int =
             continue  # our own, our region, or what was our region: we have no use for others' ways there
         if region_length and region.contains(destination):
             members.add(route.router)
+        if route.via.interface in as_one:
+            route = replace(route, via=as_one[route.via.interface])
         if route.refmetric == 0 and (route.via not in owner or owner[route.via].length < destination.length):
             owner[route.via] = destination
         ways[destination].append(route)
@@ -210,19 +218,20 @@ def survey(table: Table, network: IPv6Network, own: Prefix, region_length: int =
         else:
             unidentified.append(link)
     links = sorted((n for n in table.neighbours.values() if n.cost < INFINITY), key=lambda n: n.cost, reverse=True)
+    names = {n.interface: as_one[n.interface].interface if n.interface in as_one else n.interface for n in links}
     return Survey(
         peers=frozenset(used),
         metrics={destination: route.metric for destination, route in used.items()},
         neighbours={peer: tuple(links) for peer, links in neighbours.items()},
         unidentified=tuple(unidentified),
-        alive=frozenset(n.interface for n in links),
-        costs={n.interface: n.cost for n in links},
-        losses={n.interface: n.rxcost * n.txcost / NOMINAL**2 for n in links},
+        alive=frozenset(names.values()),
+        costs={names[n.interface]: n.cost for n in links},
+        losses={names[n.interface]: n.rxcost * n.txcost / NOMINAL**2 for n in links},
         unheard=frozenset(
             n.interface for n in table.neighbours.values() if n.txcost >= INFINITY and n.reach & HEARD_OF_LATE
         ),
         steady=any(n.reach & HEARD_BEFORE for n in links),
-        patchy=frozenset(n.key for n in links if is_patchy(n.reach)),
+        patchy=frozenset(n.key for n in links if is_patchy(n.reach) and n.interface not in as_one),
         starved=frozenset(ways.keys() - used.keys()),
         split=not announcers <= members,
         alone=not table.neighbours,

@@ -45,6 +45,8 @@ class LinkRecord:
     """None where that is not known: the first version with links did not note it."""
     mark: int = 0
     """What its packets are marked with."""
+    lane: int = 0
+    """That of a link beside the first one with a peer; 0 for the first one."""
 
     @property
     def peer(self) -> Prefix:
@@ -57,10 +59,10 @@ class LinkRecord:
 
 
 def encode(record: LinkRecord) -> bytes:
-    """The text of a record."""
+    """The text of a record. An older version, which knows one link with each peer, reads none of further ones."""
     return json.dumps(
         {
-            "link": wireguard_links.encode(record.link).decode("ascii"),
+            "further_link" if record.lane else "link": wireguard_links.encode(record.link).decode("ascii"),
             "process": record.process,
             "serial": record.identity.serial,
             "number": record.identity.number,
@@ -69,6 +71,7 @@ def encode(record: LinkRecord) -> bytes:
             "keyed": record.keyed,
             "until": record.identity.until,
             "mark": record.mark,
+            "lane": record.lane,
         }
     ).encode()
 
@@ -77,15 +80,18 @@ def decode(data: bytes) -> LinkRecord:
     """The record that a text holds. Raises RecordError."""
     try:
         fields = json.loads(data)
+        lane = _integer(fields.get("lane", 0))
+        link = fields["further_link" if lane else "link"]
         process, place = fields["process"], parse_addresses(str(fields["place"]), anywhere=True)
         return LinkRecord(
-            wireguard_links.decode(str(fields["link"]).encode()),
+            wireguard_links.decode(str(link).encode()),
             None if process is None else (_integer(process[0]), str(process[1])),
             PeerIdentity(_optional(fields["serial"]), _optional(fields["number"]), _moment(fields.get("until"))),
             place[0] if place else None,
             float(fields["since"]),
             _moment(fields.get("keyed")),
             _integer(fields.get("mark", 0)),
+            lane,
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         # Without its text, which may hold what was read.

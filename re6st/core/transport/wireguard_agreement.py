@@ -84,16 +84,23 @@ class Agreement:
     """The links of one node. Each method returns what is to be done, in that order; `deadline` says when to `tick`.
 
     `fresh` makes keys and an address, `admits` says whether a peer may open a link to us. What was received must be
-    from an authenticated session with that peer.
+    from an authenticated session with that peer. `beside` are other agreements of this node, on links beside these
+    (core/transport/further_links.py): no two of its links have the same port, key or address.
     """
 
     def __init__(
-        self, own: Prefix, settings: LinkSettings, fresh: Callable[[], Fresh], admits: Callable[[Prefix], bool]
+        self,
+        own: Prefix,
+        settings: LinkSettings,
+        fresh: Callable[[], Fresh],
+        admits: Callable[[Prefix], bool],
+        beside: Callable[[], Iterable[Agreement]] = tuple,
     ) -> None:
         self.settings = settings
         self._own = own
         self._fresh = fresh
         self._admits = admits
+        self._beside = beside
         self._entries: dict[Prefix, Entry] = {}
         self._endings = Endings()
         self._pauses: Pauses[Reason] = Pauses(PEERS_LIMIT)
@@ -122,13 +129,18 @@ class Agreement:
 
     @property
     def served_ports(self) -> frozenset[int]:
-        """Where we listen for clients whose links are up, or agreed on."""
-        return frozenset(e.own.terms.port for e in self._entries.values() if e.role is Role.SERVER)
+        """Where we listen for clients whose links are up, or agreed on; also for those of links beside these."""
+        return frozenset(e.own.terms.port for e in self._all_entries() if e.role is Role.SERVER)
 
     def phase(self, peer: Prefix) -> LinkPhase | None:
         """How far the link with a peer is; None: there is none."""
         entry = self._entries.get(peer)
         return None if entry is None else entry.phase
+
+    def role(self, peer: Prefix) -> Role | None:
+        """At which end of the link with a peer, however far it is, we are; None: there is none."""
+        entry = self._entries.get(peer)
+        return None if entry is None else entry.role
 
     def awaits(self, peer: Prefix) -> bool:
         """Whether something is to come in soon by the link with a peer: the first with its keys."""
@@ -488,11 +500,16 @@ class Agreement:
         return free
 
     def _free_port(self, now: float) -> int | None:
-        used = {entry.own.terms.port for entry in self._entries.values()}
+        used = {entry.own.terms.port for entry in self._all_entries()}
         return self._ports.free(self.settings.ports, used, now)
 
     def _is_ours(self, terms: Terms) -> bool:
         """Whether a key, or an address, is one of our own."""
-        own = [entry.own.terms for entry in self._entries.values()]
-        own += [entry.change.own.terms for entry in self._entries.values() if entry.change is not None]
+        own = [entry.own.terms for entry in self._all_entries()]
+        own += [entry.change.own.terms for entry in self._all_entries() if entry.change is not None]
         return any(terms.key == each.key or terms.address == each.address for each in own)
+
+    def _all_entries(self) -> Iterator[Entry]:
+        yield from self._entries.values()
+        for other in self._beside():
+            yield from other._entries.values()

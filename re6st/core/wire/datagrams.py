@@ -41,6 +41,8 @@ class Code(IntEnum):
     """Ours only, to peers that announced it (lines.py)."""
     REGION = 123
     """Ours only, in networks of regions (region_questions.py)."""
+    FURTHER_LINKS = 124
+    """Ours only, to peers that announced it (further_links.py)."""
 
 
 class WireError(ValueError):

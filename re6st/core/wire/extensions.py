@@ -47,11 +47,13 @@ class Extension(StrEnum):
     """Sessions of node and registry with forward secrecy, begun by offers in `hello`."""
     SEALED_MESSAGES = "sealed-messages"
     """Messages between nodes are sealed (seals.py)."""
+    FURTHER_LINKS = "further-links"
+    """Two nodes have several links of WireGuard, over several lines (further_links.py)."""
     WIREGUARD = "wireguard"
     """Links of WireGuard between nodes are agreed on by messages (wireguard.py)."""
 
 
-OF_THE_MACHINE = frozenset({Extension.LINES, Extension.WIREGUARD})
+OF_THE_MACHINE = frozenset({Extension.LINES, Extension.WIREGUARD, Extension.FURTHER_LINKS})
 """What a program can do where its machine can: a node announces it to other nodes then, and to nobody else."""
 KNOWN = frozenset(Extension) - OF_THE_MACHINE
 """All that this program can do anywhere, and announces."""

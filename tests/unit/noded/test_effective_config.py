@@ -15,6 +15,7 @@ from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_settings import configuration
 from re6st.core.routing.planes import MAIN, THROUGHPUT
 from re6st.core.routing.regions import ROUTE_PROTOCOL
+from re6st.core.tunnel_protocols import Role
 from re6st.core.wire.params import Parameters
 from re6st.noded.settings import GIVEN_UP, LAST_QUESTION, Config, EffectiveConfig
 
@@ -112,7 +113,8 @@ def test_in_the_second_plane_are_the_subnets_of_the_network_alone_by_the_tunnels
     parameters = Parameters(Prefix(0, 16), planes=2, ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8)
     effective = EffectiveConfig(config, identity, parameters, {})
     settings = effective.babel(THROUGHPUT, 0, 0)
-    assert set(settings.tunnels) == {*effective.server_interfaces, *effective.served_links}
+    further = effective.further_links(Role.SERVER)
+    assert set(settings.tunnels) == {*effective.server_interfaces, *effective.served_links, *further}
     assert settings.links == frozenset(effective.links), "links have no key here either"
     text = configuration(settings)
     let_in = [line for line in text.splitlines() if line.startswith("in ") and line.endswith(" allow")]

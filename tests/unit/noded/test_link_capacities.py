@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -35,10 +35,16 @@ class World:
         self.told: list[Mapping[str, int]] = []
         self.statistics = statistics
         measure = self.measure if probe else None
-        self.lines: dict[Prefix, Uplink] = {}
+        self.lines: dict[Hashable, Uplink] = {}
+        self.further: set[str] = set()
+        """Interfaces of links beside another one with the same peer."""
         own = ("re6stnet1", "re6stnet2", LINK.interface)
-        self.room = LinkCapacities(self, self, lambda: own, measure, self.lines.get, lambda: self.now, statistics)
+        lines = self.user, self.lines.get
+        self.room = LinkCapacities(self, self, lambda: own, measure, *lines, lambda: self.now, statistics)
         self.room.follow(self)
+
+    def user(self, peer: Prefix, interface: str) -> Hashable:
+        return (peer, 1) if interface in self.further else peer
 
     def owner_at(self, hop: NextHop) -> Prefix | None:
         return PEERS.get(hop)
@@ -102,6 +108,17 @@ def test_what_is_said_of_a_line_counts_at_once_and_is_not_measured(tmp_path: Pat
     world.has_received(A, 1_000_000_000)
     world.look()
     assert world.room.record()["re6stnet1"]["mbits"] == 60.0, "what passes makes it no faster"
+
+
+def test_a_link_beside_another_one_has_the_line_that_it_goes_over(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    beside = LINK
+    world.further = {beside.interface}
+    world.lines[PEERS[A]] = Uplink("fibre", "eth0", down=300.0, up=60.0)
+    world.lines[PEERS[beside], 1] = Uplink("dsl", "eth1", down=50.0, up=10.0)
+    world.neighbours(A, beside)
+    world.look()
+    assert world.told == [{A.interface: cost(class_of(60.0)), beside.interface: cost(class_of(10.0))}]
 
 
 def test_no_train_goes_over_a_line_that_is_paid_by_volume(tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ class Done:
     def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
         self._note("undrain", interface, neighbour)
 
+    def avoid(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self._note("avoid", interface, neighbour)
+
+    def trust(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self._note("trust", interface, neighbour)
+
     def ask_first_peer(self) -> None:
         self._note("first peer")
 
@@ -109,8 +115,8 @@ def driver(mesh: Decided, done: Done) -> MeshDriver:
         (policy.UndrainTunnel(B), [("undrain", "re6stnet1", None)]),
         (policy.DrainClient(A, HOP), [("drain", HOP.interface, HOP.address)]),
         (policy.UndrainClient(A, HOP), [("undrain", HOP.interface, HOP.address)]),
-        (policy.AvoidLink(A, HOP), [("drain", HOP.interface, HOP.address)]),
-        (policy.TrustLink(A, HOP), [("undrain", HOP.interface, HOP.address)]),
+        (policy.AvoidLink(A, HOP), [("avoid", HOP.interface, HOP.address)]),
+        (policy.TrustLink(A, HOP), [("trust", HOP.interface, HOP.address)]),
         (policy.AskAddress(A), [("send", A, Code.ADDRESS)]),
         (policy.AskBootstrap(), [("first peer",)]),
         (policy.AskClose(A), [("send", A, Code.ASK_CLOSE)]),

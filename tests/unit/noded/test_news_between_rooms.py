@@ -22,6 +22,7 @@ from re6st.noded.settings import Config, EffectiveConfig, InForce
 from tests.unit.core.mesh.test_uplink_choice import HERE as HERE_TOO
 from tests.unit.core.mesh.test_uplink_choice import choice as two_lines
 from tests.unit.core.mesh.test_uplink_choice import line
+from tests.unit.tunnel_doubles import FakeLinks
 
 HERE = ip_address("192.0.2.1")
 
@@ -48,12 +49,25 @@ def test_who_knows_the_lines_hears_of_a_link_that_seems_dead_before_the_policy()
     node, choice = Node(), two_lines(line("a"), line("b"))
     peer = Prefix(1, 16)
     choice.choose(peer, HERE_TOO, 0.0)
-    news = DeadLinkNews(node, choice)
+    news = DeadLinkNews(node, choice, FakeLinks())
     for event in (policy.LinkDead(peer, "re6stnet1"), policy.LinkDoubted(peer, "re6stnet1")):
         assert choice.to_prove(0.0) == []
         news.event(event)
     assert choice.to_prove(0.0) == ["a"]
     assert node.heard == [policy.LinkDead(peer, "re6stnet1"), policy.LinkDoubted(peer, "re6stnet1")]
+
+
+def test_a_link_that_is_dead_while_another_one_with_the_peer_lives_is_no_news_for_the_policy() -> None:
+    node, choice, links = Node(), two_lines(line("a"), line("b")), FakeLinks()
+    peer, further = Prefix(1, 16), "re6stnet-wg961"
+    links.spare = {further}
+    choice.choose(peer, HERE_TOO, 0.0)
+    choice.resume((peer, 1), choice.mark("b"))
+    news = DeadLinkNews(node, choice, links)
+    news.event(policy.LinkDoubted(peer, further))
+    assert choice.to_prove(0.0) == ["b"], "the line of that link is doubted"
+    news.event(policy.LinkDead(peer, further))
+    assert node.heard == [policy.LinkDoubted(peer, further)]
 
 
 @pytest.fixture

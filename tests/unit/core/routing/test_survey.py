@@ -237,3 +237,29 @@ def test_a_neighbour_that_is_silent_is_one_until_babel_gives_it_up() -> None:
     babel.neighbour("fe80::b", "re6stnet1", cost=65535)
     assert not babel.survey.alone
     assert not babel.survey.alive
+
+
+def test_links_beside_another_one_with_the_same_peer_count_as_that_one() -> None:
+    babel = Babel()
+    base, further = NextHop(IPv6Address("fe80::b"), "re6stnet-wg1"), "re6stnet-wg961"
+    babel.neighbour("fe80::b", base.interface, 200)
+    babel.neighbour("fe80::bb", further, 96)
+    babel.route(B, "fe80::bb", further, 96, 0)
+    babel.route(B, "fe80::b", base.interface, 200, 0, installed=False)
+    babel.route(C, "fe80::bb", further, 192, 96)
+    seen = survey(babel.table, NETWORK, OWN, as_one={further: base})
+    (link,) = seen.neighbours[B]
+    assert link.hop == base
+    assert link.carried == link.sole == {B, C}
+    assert seen.carried_by(base.interface) == seen.sole_by(base.interface) == {B, C}
+    assert seen.carried_by(further) == frozenset()
+    assert seen.alive == {base.interface}
+    assert seen.costs == {base.interface: 96}, "it is as good as the best of them"
+    assert len(babel.survey.neighbours[B]) == 2
+
+
+def test_a_tunnel_is_alive_as_long_as_one_of_its_links_is() -> None:
+    babel = Babel()
+    babel.neighbour("fe80::bb", "re6stnet-wg961")
+    as_one = {"re6stnet-wg961": NextHop(IPv6Address("fe80::b"), "re6stnet-wg1")}
+    assert survey(babel.table, NETWORK, OWN, as_one=as_one).alive == {"re6stnet-wg1"}

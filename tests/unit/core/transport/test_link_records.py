@@ -36,6 +36,7 @@ records = st.builds(
     times,
     st.none() | times,
     st.integers(0, 0x70),
+    st.integers(0, 3),
 )
 
 
@@ -51,6 +52,12 @@ def test_a_note_of_the_first_version_with_links_is_read() -> None:
     del fields["keyed"], fields["until"], fields["mark"]
     expected = replace(RECORD, keyed=None, identity=PeerIdentity(12, 3))
     assert link_records.decode(json.dumps(fields).encode()) == expected
+
+
+def test_an_older_version_reads_no_note_of_a_further_link() -> None:
+    """It would take the link for the only one with the peer."""
+    assert "link" in json.loads(link_records.encode(RECORD))
+    assert "link" not in json.loads(link_records.encode(replace(RECORD, lane=1)))
 
 
 @pytest.mark.parametrize(

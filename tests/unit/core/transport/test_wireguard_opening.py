@@ -163,3 +163,17 @@ def test_a_client_gets_the_interface_that_is_unused_for_longest(world: World) ->
         world.close(A)
         world.run(1)
     assert given == ["re6stnet11", "re6stnet12"] * 2
+
+
+def test_two_links_with_one_peer_that_are_agreed_on_apart_have_other_ports_and_no_key_of_ours() -> None:
+    first, second = World(), World()
+    one, other = first.ends[A].agreement, second.ends[A].agreement
+    other._beside = lambda: [one]
+    first.attempt(A, 1)
+    second.attempt(A, 1)
+    assert first.is_linked()
+    assert second.is_linked()
+    ports = {agreement.links[B].own.terms.port for agreement in (one, other)}
+    assert len(ports) == 2
+    assert other._is_ours(one.links[B].own.terms)
+    assert not one._is_ours(replace(one.links[B].theirs, key=b"x" * 32))

@@ -14,7 +14,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.params import Parameters
 from re6st.keys.wireguard import new_keys
-from re6st.noded import link_table
+from re6st.noded import further_links, link_table
 from re6st.noded import wireguard as room
 from re6st.noded.settings import Config, EffectiveConfig
 from re6st.service.tasks import Tasks
@@ -38,6 +38,7 @@ def play(tmp_path: Path, nodes: dict[str, cert.Identity], monkeypatch: pytest.Mo
     monkeypatch.setattr(room, "LOOK_BUSY", 0.01)
     speakers: list[Node] = []
     monkeypatch.setattr(room, "is_spoken_with", lambda *_: all(node.speaks for node in speakers))
+    monkeypatch.setattr(further_links, "may_have_further", lambda *_: all(node.speaks for node in speakers))
     monkeypatch.setattr(
         link_table, "has_none", lambda _, peer, _now: any(node.bare for node in speakers if node.own == peer)
     )

@@ -116,11 +116,11 @@ async def test_a_thousand_proposals_of_absurd_values_cost_no_interface(world: Wo
     for number in range(1000):
         terms = Terms(number.to_bytes(32, "big", signed=False)[:-1] + b"k", 21194, 1420, link_local(number + 1))
         b.is_told(a, Propose(2 * number + 2 + (a.own > b.own), 0, terms))
-        b.room.received(a.own, bytes([number & 255]) * (number % 80))
+        b.first.received(a.own, bytes([number & 255]) * (number % 80))
     await asyncio.sleep(0.1)
     assert len(world.air.devices) <= 1, "one peer has one interface, however often it proposes"
     for number in range(3, PEERS_LIMIT):
         stranger = Prefix(number, 16)
-        b.room.received(stranger, words.encode(Propose(2 + (stranger > b.own), 0, replace(terms, key=b"s" * 32))))
+        b.first.received(stranger, words.encode(Propose(2 + (stranger > b.own), 0, replace(terms, key=b"s" * 32))))
     await asyncio.sleep(0.1)
     assert len(world.air.devices) <= 1

@@ -57,7 +57,7 @@ async def test_a_node_that_would_refuse_links_does_not_announce_them_and_does_so
     speech = Speech(a, b)
     speech.say(a.own, b.own, b"\0")
     a.dial(b)
-    b.room.look()
+    b.first.look()
     assert not words.is_spoken_with(a.sessions, b.own, time.monotonic())
     assert words.is_spoken_with(b.sessions, a.own, time.monotonic())
     b.drains.counts = True
@@ -69,7 +69,7 @@ async def test_a_node_that_has_links_goes_on_to_announce_them(world: World) -> N
     """For peers would end them, although nftables may be there again in a second."""
     await world.moved()
     world.b.drains.counts = False
-    assert world.b.room.abilities() == {Extension.WIREGUARD}
+    assert world.b.room.abilities() == {Extension.WIREGUARD, Extension.FURTHER_LINKS}
     world.b.room.cut(world.a.own)
     assert world.b.room.abilities() == frozenset()
 
@@ -179,7 +179,7 @@ class Speech(SealedWorld):
                     self.nodes[own].room.met_again(peer)
                 case Message() as message:
                     if message.code == Code.WIREGUARD:
-                        self.nodes[own].room.received(message.peer, message.payload)
+                        self.nodes[own].first.received(message.peer, message.payload)
                     sent += self.act(own, self.machines[own].answer(message, None, self.now))
         return sent
 
@@ -226,12 +226,12 @@ async def test_whose_certificate_expires_loses_its_link(world: World, monkeypatc
     good = True
     b.sessions.crypto = SimpleNamespace(still_good=lambda certificate: good or certificate.serial != SERIAL)
     b.shows(SERIAL + 1)
-    b.room.look()
+    b.first.look()
     b.shows(SERIAL)
-    b.room.look()
+    b.first.look()
     assert len(b.room.ends()) == 1
     good = False
-    b.room.look()
+    b.first.look()
     assert b.room.ends() == []
     await until(lambda: not b.kernel.links)
 
@@ -254,8 +254,8 @@ async def test_that_is_known_of_a_peer_that_has_no_session_any_more(
     assert noted.keyed == pytest.approx(time.time(), abs=30)
     found = await killed(b)
     b.room.go_on(found.values(), lambda _: None)
-    b.room.look()
+    b.first.look()
     assert len(b.room.ends()) == 1
     monkeypatch.setattr(link_table, "time", SimpleNamespace(time=lambda: ends + 1))
-    b.room.look()
+    b.first.look()
     assert b.room.ends() == []
