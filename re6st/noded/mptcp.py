@@ -124,9 +124,10 @@ class Mptcp:
                 self._settings.follow([each for each in all_of_them if each.address in addresses], self._room)
             faults = await self._kernel.lead_mptcp(given)
             found += map(str, faults)
-            self._things = given
+            self._things = None if faults else given  # then once more at the next look
         if self._on:
-            found += self._settings.follow(all_of_them, self._room)
+            # Without the rules, packets from these addresses could leave the network.
+            found += self._settings.follow([] if found else all_of_them, self._room)
         named = {lines[slot].name: of for slot, of in wanted.items()}
         if named != self._given and not found:
             self._tell(named)

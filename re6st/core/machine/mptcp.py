@@ -79,7 +79,8 @@ def _things(slot: int, of: Iterable[MptcpEndpoint], network: IPv6Network) -> Ite
         source = IPv6Network(address)
         yield mptcp_address(address)
         yield KernelRule(numbers.OVER_LINE, network, table=share_numbers.table(slot), source=source)
-        yield KernelRule(numbers.INSIDE, ANYWHERE, table=RT_TABLE_MAIN, source=source, specific=True)
+        # Not to anywhere: a VPN may have routes that are no default route, such as ::/1, and lead out.
+        yield KernelRule(numbers.INSIDE, network, table=RT_TABLE_MAIN, source=source, specific=True)
         yield KernelRule(numbers.NOWHERE, ANYWHERE, source=source)
 
 

@@ -267,8 +267,14 @@ def test_endpoints_of_others_may_leave_no_room(world: World) -> None:
 def test_what_the_kernel_refuses_is_told(world: World) -> None:
     world.refuses = True
     node, _ = world.node()
+    for _ in range(2):
+        look(node)
+        assert "the kernel refuses it" in (node.problem() or "")
+        assert not world.ours, "without the rules, the kernel would send from these addresses to anywhere"
+    world.refuses = False
     look(node)
-    assert "the kernel refuses it" in (node.problem() or "")
+    assert node.problem() is None
+    assert world.ours == FIBRE | DSL
 
 
 def test_an_announced_address_is_not_one_to_open_from(world: World) -> None:

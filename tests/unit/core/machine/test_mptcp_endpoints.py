@@ -81,9 +81,9 @@ def test_what_has_such_a_source_goes_over_its_line_and_never_out_of_the_network(
             )
             assert [(rule.table, rule.specific, rule.destination) for rule in of] == [
                 (share_numbers.table(slot), False, NETWORK),
-                (RT_TABLE_MAIN, True, IPv6Network("::/0")),
+                (RT_TABLE_MAIN, True, NETWORK),
                 (None, False, IPv6Network("::/0")),
-            ], "over the line, else as babel says, else nowhere"
+            ], "over the line, else as babel says, else nowhere; a VPN's route for ::/1 does not count"
 
 
 def test_these_rules_come_after_those_of_planes_and_before_those_of_lines() -> None:
