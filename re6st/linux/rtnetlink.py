@@ -56,7 +56,7 @@ _U32 = struct.Struct("=I")
 _RULE = struct.Struct("=BBBBBxxBI")
 _FRA_DST, _FRA_SRC, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_LENGTH = 1, 2, 6, 10, 14
 _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL = 15, 16, 21
-_FR_ACT_TO_TBL, _FR_ACT_UNREACHABLE = 1, 7
+_FR_ACT_TO_TBL, _FR_ACT_BLACKHOLE, _FR_ACT_UNREACHABLE = 1, 6, 7
 
 # linux/if_tun.h
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
@@ -285,7 +285,8 @@ def _route(route: KernelRoute, scope: int) -> bytes:
 
 
 def _rule(rule: KernelRule) -> bytes:
-    action = _FR_ACT_UNREACHABLE if rule.table is None else _FR_ACT_TO_TBL
+    nowhere = _FR_ACT_BLACKHOLE if rule.silent else _FR_ACT_UNREACHABLE
+    action = nowhere if rule.table is None else _FR_ACT_TO_TBL
     family, table, source = _family(rule.destination), rule.table or 0, rule.source
     lengths = rule.destination.prefixlen, source.prefixlen if source else 0
     made = _RULE.pack(family, *lengths, rule.traffic_class, table if table < 256 else 0, action, 0)
@@ -324,6 +325,7 @@ def _read_rule(body: bytes) -> KernelRule | None:
             0 if mask == mark else mask,
             source,
             _number(attributes, _FRA_SUPPRESS_LENGTH) == 0,
+            action == _FR_ACT_BLACKHOLE,
         )
     except ValueError:
         raise malformed() from None

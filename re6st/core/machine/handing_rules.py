@@ -42,13 +42,15 @@ def kernel_rules(network: IPv6Network, slots: Collection[int]) -> tuple[KernelRu
             numbers.handed_priority(slot),
             network,
             table=numbers.handed_table(slot),
-            mark=numbers.handed_mark(slot),
-            mask=numbers.MASK,
+            mark=(mark := numbers.handed_mark(slot)),
+            mask=0 if mark == numbers.MASK else numbers.MASK,  # as rules are read
         )
         for slot in (numbers.HOME, *sorted(slots))
     )
-    mark = numbers.handed_mark(numbers.HOME)
-    return (*leading, KernelRule(numbers.HOME_PRIORITY + 1, network, mark=mark, mask=numbers.MASK))
+    home = numbers.handed_mark(numbers.HOME)
+    # Who is told that a destination cannot be reached gives up a connection that it is opening.
+    nowhere = KernelRule(numbers.HOME_PRIORITY + 1, network, mark=home, mask=numbers.MASK, silent=True)
+    return (*leading, nowhere)
 
 
 def removal() -> str:

@@ -185,6 +185,8 @@ class KernelRule:
     """Only for packets from there."""
     specific: bool = False
     """No default route of the table counts."""
+    silent: bool = False
+    """Without a table: who sent a packet that comes to this rule is not told that it is dropped."""
 
     @property
     def what(self) -> str:

@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
 
+from re6st.core.machine.handing_rules import kernel_rules
 from re6st.core.machine.uplinks import Uplink, WayOut, things
 from re6st.core.machine.wanted_state import RTN_UNREACHABLE, RTPROT_RE6ST, KernelRoute, KernelRule, bulk_rules
 from re6st.linux import rtnetlink
@@ -150,7 +151,8 @@ def test_a_rule_is_read_as_it_is_written() -> None:
     )
     of_uplink = [each for each in things({2: line}) if isinstance(each, KernelRule)]
     assert len(of_uplink) == 8
-    for rule in (*bulk_rules(IPv6Network("2001:db8::/32")), *of_uplink):
+    network = IPv6Network("2001:db8::/32")
+    for rule in (*bulk_rules(network), *kernel_rules(network, (1, 7)), *of_uplink):
         body = rtnetlink._rule(rule)
         assert rtnetlink._read_rule(body) == rule
         assert rtnetlink._read_rule(body.replace(bytes([RTPROT_RE6ST]), b"\3")) is None

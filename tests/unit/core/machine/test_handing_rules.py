@@ -53,6 +53,7 @@ def test_what_was_handed_to_us_and_has_no_way_home_goes_nowhere() -> None:
     assert home.table == share_numbers.HANDED_TABLES[0]
     assert home.priority < nowhere.priority < two.priority
     assert (nowhere.table, nowhere.mark, nowhere.mask) == (None, home.mark, share_numbers.MASK)
+    assert nowhere.silent, "who is told that there is no way gives up a connection that it opens"
     assert two.mark != home.mark
 
 
