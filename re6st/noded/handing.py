@@ -126,15 +126,15 @@ class HandingRoom:
     # -- what neighbours say --
 
     def wished(self, by: Prefix, wish: Wish) -> None:
-        """A neighbour has said by which lines it wants what."""
-        if self._machine.nft is not None and self._clock() >= self._try_at:
-            self._handing.wished(by, wish, self._clock())
+        """Somebody has said by which lines it wants what; it counts if it is a neighbour."""
+        now = self._clock()
+        if self._machine.nft is not None and now >= self._try_at and self._handing.wished(by, wish, self._links(), now):
             self._news.set()
 
     def ready(self, by: Prefix, word: Ready) -> None:
         """A neighbour of another one is ready to take what is for that, or is not any more."""
-        self._handing.ready(by, word, self._clock())
-        self._news.set()
+        if self._handing.ready(by, word, self._clock()):
+            self._news.set()
 
     async def avoid(self, dead: frozenset[NextHop]) -> None:
         """These links are dead, and no others."""

@@ -5,7 +5,8 @@ own or out of a tunnel, to another neighbour of it, which sends by that line. No
 nobody but who has said that it is ready, and who is ready sends what comes from us over its own link, or not at all. So
 that is the last step but one. Whoever said so keeps to it for longer than we rely on it, whatever gets lost.
 
-A wish is about packets to the subnet of who wishes it, and about nobody else's. Neighbours that it names have to be
+A wish is about packets to the subnet of who wishes it, and about nobody else's. It counts only as long as a link with
+who wishes it lives: others could have us do things for nothing. Neighbours that it names have to be
 ready by their own word, and they are only if their own link there lives. So a wish that lies moves nothing but packets
 to the liar, and those only over links that lead there at once.
 """
@@ -70,8 +71,12 @@ class _Promise:
     """Until when the neighbour may rely on that."""
     interfaces: frozenset[str]
     said: float = float("-inf")
+    denied: float = float("-inf")
+    """When we said that we are ready, and that we are not."""
+    wanted: bool = True
+    """Else it runs out: whoever changes its wish all the time shall not have us tell others each time."""
     broken: bool = False
-    """We are not any more, and it may not know."""
+    """We are not ready any more, and the neighbour may not know."""
 
 
 class Handing:
@@ -90,27 +95,37 @@ class Handing:
         """Whether there is anything to look at."""
         return bool(self._wishes or self._promises)
 
-    def wished(self, by: Prefix, wish: Wish, now: float) -> None:
-        """A neighbour has said by which lines it wants what."""
+    def wished(self, by: Prefix, wish: Wish, links: Mapping[Prefix, NeighbourLinks], now: float) -> bool:
+        """Somebody has said by which lines it wants what. Returns whether that counts."""
+        if _best(links, by) is None:
+            return False
         if wish.line_of(self.own) is None:
-            self._wishes.pop(by, None)
-        elif (known := self._wishes.get(by)) is not None:
+            return self._wishes.pop(by, None) is not None
+        if (known := self._wishes.get(by)) is not None:
             known.wish, known.until = wish, now + LASTS
         elif len(self._wishes) < WISHES_LIMIT:
             self._wishes[by] = _Wished(wish, now + LASTS)
+        else:
+            return False
+        return True
 
-    def ready(self, by: Prefix, word: Ready, now: float) -> None:
-        """A neighbour of a destination is ready, or is not any more. Only those count that the destination names."""
+    def ready(self, by: Prefix, word: Ready, now: float) -> bool:
+        """A neighbour of a destination is ready, or is not any more. Only those count that the destination names.
+        Returns whether it does.
+        """
         wished = self._wishes.get(word.destination)
         if wished is None or wished.wish.line_of(by) in (None, wished.wish.line_of(self.own)):
-            return
+            return False
         wished.relied.pop(by, None)
         if word.ready:
             wished.relied[by] = now + RELIED_ON
+        return True
 
     def look(self, links: Mapping[Prefix, NeighbourLinks], now: float) -> Handed:
         """What the kernel is to have now."""
-        self._wishes = {by: each for by, each in self._wishes.items() if now < each.until}
+        self._wishes = {
+            by: each for by, each in self._wishes.items() if now < each.until and _best(links, by) is not None
+        }
         self._by = {key: by for key, by in self._by.items() if key[0] in self._wishes}
         self._promise(links, now)
         found = Handed()
@@ -134,14 +149,18 @@ class Handing:
         return found
 
     def say(self, now: float) -> list[tuple[Prefix, Message]]:
-        """What others are to be told, and who, once the kernel has what `look` said."""
+        """What others are to be told, and who, once the kernel has what `look` said. Of each destination a neighbour
+        hears once a second at most that we are ready, and that we are not.
+        """
         said: list[tuple[Prefix, Message]] = []
         for (destination, to), promise in self._promises.items():
-            if now - promise.said >= REPEAT:
-                promise.said = now
-                if not promise.broken:
-                    promise.until = now + LASTS
-                said.append((to, Ready(destination, not promise.broken)))
+            if promise.broken:
+                if now - promise.denied >= REPEAT:
+                    promise.denied = now
+                    said.append((to, Ready(destination, False)))
+            elif promise.wanted and now - max(promise.said, promise.denied) >= REPEAT:
+                promise.said, promise.until = now, now + LASTS
+                said.append((to, Ready(destination, True)))
         for by, wished in self._wishes.items():
             if now - wished.said >= REPEAT:
                 wished.said = now
@@ -155,8 +174,6 @@ class Handing:
         wanted: dict[tuple[Prefix, Prefix], frozenset[str]] = {}
         for destination, wished in self._wishes.items():
             own = wished.wish.line_of(self.own)
-            if own is None or _best(links, destination) is None:
-                continue
             for slot, neighbours in wished.wish.lines.items():
                 for each in neighbours if slot != own else ():
                     if each != destination and (known := links.get(each)) is not None and known.interfaces:
@@ -165,14 +182,10 @@ class Handing:
             promise = self._promises.setdefault(key, _Promise(now + LASTS, interfaces))
             # Also by those on which the neighbour was before: packets may be on their way.
             promise.interfaces |= interfaces
-            if promise.broken:
-                promise.broken, promise.said = False, float("-inf")
         for key, promise in list(self._promises.items()):
-            if key not in wanted:
-                if not promise.broken:
-                    promise.broken, promise.said = True, float("-inf")
-                if now >= promise.until:
-                    del self._promises[key]
+            promise.wanted, promise.broken = key in wanted, _best(links, key[0]) is None
+            if not promise.wanted and now >= promise.until:
+                del self._promises[key]
 
     def _ways(
         self, destination: Prefix, wished: _Wished, links: Mapping[Prefix, NeighbourLinks], now: float

@@ -97,6 +97,13 @@ def test_what_is_wished_is_in_the_kernel_before_anybody_is_told(world: World) ->
     assert world.room.record() == {"trouble": "", "for": [str(TO)], "handed_packets": 7, "home_packets": 8}
 
 
+def test_who_has_no_link_with_us_has_us_do_nothing(world: World) -> None:
+    del world.table.neighbours[DIRECT.interface]
+    world.wish()
+    world.look()
+    assert (world.rules, world.ways, world.text, world.said) == ((), {}, "", [])
+
+
 def test_when_nobody_wishes_anything_any_more_nothing_is_left(world: World) -> None:
     world.wish()
     world.look(LASTS)
