@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from re6st import babel
+from re6st.core.machine import handing_rules, incoming_rules, share_rules
 from re6st.core.machine.wanted_state import RTPROT_STATIC, AddressPlan
 from re6st.linux import process
 from re6st.linux.kernel import Kernel
+from re6st.linux.nftables import Nft, NftError, Ruleset
+from re6st.linux.process import MissingProgram
 from re6st.noded import multicast
 from re6st.noded.babeld_sysctls import BabeldSysctls
 from re6st.noded.hooks import Hooks
@@ -30,6 +33,12 @@ from re6st.transport import catalogue
 
 LEFT = catalogue.PROGRAMS | {babel.PROGRAM, multicast.PROGRAM}
 """Programs that a daemon may leave running."""
+TABLES = {
+    share_rules.TABLE: share_rules.removal(),
+    handing_rules.TABLE: handing_rules.removal(),
+    incoming_rules.TABLE: incoming_rules.removal(),
+}
+"""Tables of nftables beside that of the packet filter, and the commands that remove them."""
 NOTE_LIMIT = 1 << 16
 """Bytes."""
 
@@ -79,6 +88,7 @@ async def remove(run: Path, plans: Sequence[AddressPlan] = ()) -> list[str]:
     removed = [f"process {pid}" for pid in ended]
     await Hooks((), (), {}, run).clear()
     await PacketFilter().close()
+    removed += await remove_tables()
     mptcp = MptcpSettings(run / run_names.MPTCP)
     mptcp.recall()
     mptcp.undo()
@@ -103,6 +113,26 @@ async def remove_alone(run: Path) -> list[str]:
             with RunDirectory(run):
                 return await remove(run)
     return []
+
+
+async def remove_tables(make: Callable[[], Ruleset] = Nft) -> list[str]:
+    """Those by which connections go over one line or the other: they are made only while a line is full. Says which."""
+    try:
+        nft = make()
+    except MissingProgram:
+        return []
+    removed = []
+    with closing(nft):
+        for table, removal in TABLES.items():
+            try:
+                if nft.counters(table):
+                    await nft.load(removal)
+                    removed.append(f"nftables table {table}")
+            except NftError as error:
+                log.warning(
+                    "the nftables table %s stays: %s. `nft delete table inet %s` removes it", table, error, table
+                )
+    return removed
 
 
 def _address_plan(told: Any) -> AddressPlan:
