@@ -28,9 +28,12 @@ class ShareRoutes:
         self._table = table
         self._there: dict[_Key, _Hop] = {}
 
-    async def follow(self, wanted: LineWays, source: IPv6Address, *, anew: bool = False) -> None:
+    async def follow(
+        self, wanted: LineWays, source: IPv6Address, *, anew: bool = False
+    ) -> frozenset[tuple[int, IPv6Network]]:
         """Have these and no others; `source` is our address. One that the kernel refuses is left out, and tried again
-        the next time: what would go by it goes as babel says. `anew`: also put there what is, or was, there.
+        the next time: what would go by it goes as babel says. `anew`: also put there what is, or was, there. Returns
+        the slots and destinations of which there is none.
         """
         indexes: dict[str, int] = {}
         for name in {hop.interface for ways in wanted.values() for hop in ways.values()}:
@@ -52,6 +55,7 @@ class ShareRoutes:
                     self._there[key] = by
                 if (count := count + 1) % AT_ONCE == 0:
                     await asyncio.sleep(0)
+        return frozenset((slot, to) for slot, ways in wanted.items() for to in ways) - self._there.keys()
 
     async def _remove(self, keys: Collection[_Key]) -> None:
         for count, key in enumerate(keys, 1):

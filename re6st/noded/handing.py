@@ -11,14 +11,14 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
 from re6st.core.machine import share_numbers
-from re6st.core.machine.handing_rules import HANDED, HOME, TABLE, HandingRules, kernel_rules, removal, ruleset
+from re6st.core.machine.handing_rules import HANDED, HOME, TABLE, HandingRules, filling, kernel_rules, removal, ruleset
 from re6st.core.machine.wanted_state import Fault, KernelRule
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_lines import DRAINED, NextHop
@@ -31,9 +31,11 @@ from re6st.noded.link_counts import TableSource
 
 LOOK, LEAST = 0.5, 0.1
 """Seconds between two looks while somebody wishes something, and at least, whoever says what."""
-THERE_EVERY, ANEW = 5.0, 60.0
+WRITE = 0.7
+"""Seconds between two changes of our table, whoever wishes what."""
+THERE_EVERY, ANEW = 5.0, 10.0
 """Seconds between two looks at whether our table is there, and after which all routes are put there again: others may
-remove some."""
+remove some, or the kernel, with an interface that was down."""
 AGAIN = 30.0
 """Seconds until it is tried again, where nft or the kernel has refused."""
 
@@ -57,7 +59,10 @@ class HandingKernel(Protocol):
 class HandingRoutes(Protocol):
     """linux/share_routes.py."""
 
-    async def follow(self, wanted: LineWays, source: IPv6Address, *, anew: bool = False) -> None: ...
+    async def follow(
+        self, wanted: LineWays, source: IPv6Address, *, anew: bool = False
+    ) -> frozenset[tuple[int, IPv6Network]]:
+        """Returns what is missing then."""
 
 
 class LinkOwners(Protocol):
@@ -106,15 +111,19 @@ class HandingRoom:
         self._handing = Handing(own)
         self._dead: frozenset[NextHop] = frozenset()
         self._best: dict[Prefix, NextHop] = {}
-        self._rules: tuple[HandingRules, tuple[KernelRule, ...]] | None = None
+        self._rules: HandingRules | None = None
+        self._leading: frozenset[int] | None = None
+        """The slots of the lines that there are rules for."""
         self._ways: LineWays = {}
-        self._put_anew = self._seen_at = self._try_at = float("-inf")
+        self._missing: frozenset[tuple[int, IPv6Network]] = frozenset()
+        """Of those, what the kernel does not have."""
+        self._put_anew = self._seen_at = self._written_at = self._try_at = float("-inf")
         self._trouble = ""
         self._news = asyncio.Event()
 
     def record(self) -> Record:
         """For the operator: to whom packets go by the line that they wish, and how many did so lately."""
-        rules = self._rules[0] if self._rules is not None else HandingRules(self._network)
+        rules = self._rules if self._rules is not None else HandingRules(self._network)
         counted = self._machine.nft.counters(TABLE) if self._machine.nft is not None and self._rules else {}
         return {
             "trouble": self._trouble,
@@ -154,34 +163,36 @@ class HandingRoom:
                     await self._machine.nft.load(removal())  # an earlier daemon's
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK if self._handing.is_active else None):
+                    async with asyncio.timeout(LOOK if self._handing.is_active or self._rules else None):
                         await self._news.wait()
                 self._news.clear()
                 await self.look(self._machine.nft)
                 await asyncio.sleep(LEAST)
         finally:
-            await self._rest(self._machine.nft)
+            await self._end(self._machine.nft)
 
     async def look(self, nft: HandingTable) -> None:
         """Look once, and do what follows."""
-        if not self._handing.is_active:
-            await self._rest(nft)
-            return
         now = self._clock()
+        if not self._handing.is_active:
+            if now - self._written_at >= WRITE:
+                await self._rest(nft)
+            return
         handed = self._handing.look(self._links(), now)
         try:
-            await self._follow(nft, handed, now)
+            done = await self._follow(nft, handed, now)
         except (NftError, OSError) as error:
             if self._trouble != (text := str(error)):
                 self._trouble = text
                 log.warning("packets do not go by the lines that neighbours wish: %s. It is tried again", text)
             self._try_at = now + AGAIN
-            self._handing = Handing(self._handing.own)
-            await self._rest(nft)
+            await self._end(nft)
             return
         self._trouble = ""
-        for to, message in self._handing.say(now):
-            self._words.tell(to, message)
+        if done:
+            # nft may have taken its time, and a promise counts from now.
+            for to, message in self._handing.say(self._clock(), self._lacked(handed)):
+                self._words.tell(to, message)
 
     def _links(self) -> dict[Prefix, NeighbourLinks]:
         """With each neighbour; of several links the one that was taken before, as long as it lives."""
@@ -205,30 +216,63 @@ class HandingRoom:
             for owner, interfaces in names.items()
         }
 
-    async def _follow(self, nft: HandingTable, handed: Handed, now: float) -> None:
-        """Have the kernel do it. Raises NftError, OSError."""
+    async def _follow(self, nft: HandingTable, handed: Handed, now: float) -> bool:
+        """Have the kernel do it. Returns whether it does, but for what is `_missing`: where something is new that
+        others hand to us, that may take a moment. Raises NftError, OSError.
+        """
         ways: dict[int, dict[IPv6Network, NextHop]] = {
             slot: {self._subnet(to): hop for to, hop in hops.items()} for slot, hops in sorted(handed.ways.items())
         }
         ways[share_numbers.HOME] = {self._subnet(to): hop for to, hop in handed.home.items()}
-        if (anew := now - self._put_anew >= ANEW) or ways != self._ways:
+        if (anew := now - self._put_anew >= ANEW) or ways != self._ways or self._missing:
             self._put_anew = now if anew else self._put_anew
             self._ways = ways
-            await self._machine.routes.follow(ways, self._address, anew=anew)
+            self._missing = await self._machine.routes.follow(ways, self._address, anew=anew)
         rules = HandingRules(
             self._network,
             {self._subnet(to): buckets for to, buckets in handed.buckets.items()},
             {self._subnet(to): names for to, names in handed.handing.items()},
             self._bulk_apart(),
         )
-        leading = kernel_rules(self._network, sorted(ways.keys() - {share_numbers.HOME}))
-        changed = self._rules is None or self._rules[1] != leading
-        if changed and (faults := await self._machine.kernel.lead_handed(leading)):
+        await self._lead(ways.keys() - {share_numbers.HOME})
+        if self._rules is not None and not self._is_there(nft, now):
+            self._rules = None
+        elif self._rules == rules:
+            return True
+        if now - self._written_at >= WRITE:
+            await self._write(nft, rules)
+            return True
+        # Until then it goes by the line of before, where that has a way, else as babel says.
+        there = None if self._rules is None else self._rules.handing
+        return there is not None and all(names <= there.get(to, set()) for to, names in rules.handing.items())
+
+    async def _lead(self, slots: Set[int]) -> None:
+        """Have rules for these lines, too. Those of others harm nobody. Raises OSError."""
+        if self._leading is not None and slots <= self._leading:
+            return
+        leading = frozenset(slots | (self._leading or frozenset()))
+        if faults := await self._machine.kernel.lead_handed(kernel_rules(self._network, leading)):
             raise OSError(str(faults[0]))
-        if self._rules is None or self._rules[0] != rules or not self._is_there(nft, now):
+        self._leading = leading
+
+    async def _write(self, nft: HandingTable, rules: HandingRules) -> None:
+        """Have our table as it is to be. Raises NftError."""
+        before, self._rules = self._rules, None
+        if before is not None and before.bulk_apart == rules.bulk_apart:
+            with suppress(NftError):  # somebody removed it
+                await nft.load(filling(rules))
+                self._rules = rules
+        if self._rules is None:
             await nft.load(ruleset(rules))
-            self._seen_at = now
-        self._rules = rules, leading
+        self._rules = rules
+        self._seen_at = self._written_at = self._clock()
+
+    def _lacked(self, handed: Handed) -> Handed:
+        """What of this the kernel does not have."""
+        ways: defaultdict[int, dict[Prefix, NextHop]] = defaultdict(dict)
+        for slot, hops in (handed.ways | {share_numbers.HOME: handed.home}).items():
+            ways[slot] |= {to: hop for to, hop in hops.items() if (slot, self._subnet(to)) in self._missing}
+        return Handed(ways=ways, home=ways.pop(share_numbers.HOME))
 
     def _is_there(self, nft: HandingTable, now: float) -> bool:
         """Whether our table is: others may remove it, as by `nft flush ruleset`."""
@@ -237,11 +281,18 @@ class HandingRoom:
         self._seen_at = now
         return bool(nft.counters(TABLE))
 
+    async def _end(self, nft: HandingTable) -> None:
+        """Do nothing for anybody any more. Those that rely on us hear it before."""
+        for to, message in self._handing.end():
+            self._words.tell(to, message)
+        await self._rest(nft)
+
     async def _rest(self, nft: HandingTable) -> None:
         """Have all go as babel says."""
         if self._rules is None and not self._ways:
             return
-        self._rules, self._ways, self._put_anew = None, {}, float("-inf")
+        self._rules, self._leading, self._ways, self._missing = None, None, {}, frozenset()
+        self._put_anew, self._written_at = float("-inf"), self._clock()
         with suppress(NftError):
             await nft.load(removal())
         with suppress(OSError):

@@ -113,7 +113,7 @@ class ShareKernel(Protocol):
 class LineRoutes(Protocol):
     """linux/share_routes.py."""
 
-    async def follow(self, wanted: LineWays, source: IPv6Address, *, anew: bool = False) -> None: ...
+    async def follow(self, wanted: LineWays, source: IPv6Address, *, anew: bool = False) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)

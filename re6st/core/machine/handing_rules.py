@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 
 from re6st.core.machine import share_numbers as numbers
+from re6st.core.machine import uplink_numbers
 from re6st.core.machine.share_rules import HASH, PORTED, marking, not_bulk
 from re6st.core.machine.wanted_state import KernelRule
 
@@ -60,13 +61,33 @@ def removal() -> str:
 
 def ruleset(rules: HandingRules) -> str:
     """The commands that replace any table of before by this one, at once."""
-    slots = sorted({slot for buckets in rules.buckets.values() for slot in buckets.values()})
     lines = [*removal().splitlines(), f"table inet {TABLE} {{", f"counter {HANDED} {{}}", f"counter {HOME} {{}}"]
-    for slot in slots:
+    for slot in uplink_numbers.SLOTS:
         lines += [f"chain to_{slot} {{", f'counter name "{HANDED}" {marking(numbers.handed_mark(slot))}', "}"]
     lines += ["chain go_home {", f'counter name "{HOME}" {marking(numbers.handed_mark(numbers.HOME))}', "}"]
-    lines += ["chain wished {", *_wished(rules), "}", *_deciding(rules), "}"]
-    return "\n".join(lines) + "\n"
+    for chain, made in _changing(rules).items():
+        lines += [f"chain {chain} {{", *made, "}"]
+    return "\n".join((*lines, *_deciding(rules), "}")) + "\n"
+
+
+def filling(rules: HandingRules) -> str:
+    """The commands that change nothing but which packets go by which line, and which are handed to us."""
+    commands = []
+    for chain, made in _changing(rules).items():
+        commands += [f"flush chain inet {TABLE} {chain}", *(f"add rule inet {TABLE} {chain} {rule}" for rule in made)]
+    return "\n".join(commands) + "\n"
+
+
+def _changing(rules: HandingRules) -> dict[str, list[str]]:
+    """The rules of those chains that change as neighbours wish."""
+    return {"handed_to_us": list(_handed_to_us(rules)), "wished": list(_wished(rules))}
+
+
+def _handed_to_us(rules: HandingRules) -> Iterator[str]:
+    for subnet, names in sorted(rules.handing.items()):
+        if names:
+            quoted = ", ".join(f'"{name}"' for name in sorted(names))
+            yield f"ip6 daddr {subnet} iifname {{ {quoted} }} {PORTED} goto go_home"
 
 
 def _wished(rules: HandingRules) -> Iterator[str]:
@@ -87,9 +108,6 @@ def _deciding(rules: HandingRules) -> Iterator[str]:
     yield "}"
     yield "chain coming_in {"
     yield "type filter hook prerouting priority -148; policy accept;"
-    for subnet, names in sorted(rules.handing.items()):
-        if names:
-            quoted = ", ".join(f'"{name}"' for name in sorted(names))
-            yield f"ip6 daddr {subnet} iifname {{ {quoted} }} {PORTED} goto go_home"
+    yield "jump handed_to_us"
     yield wished
     yield "}"

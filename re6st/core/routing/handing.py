@@ -148,13 +148,15 @@ class Handing:
                 found.home[destination] = link
         return found
 
-    def say(self, now: float) -> list[tuple[Prefix, Message]]:
-        """What others are to be told, and who, once the kernel has what `look` said. Of each destination a neighbour
-        hears once a second at most that we are ready, and that we are not.
+    def say(self, now: float, missing: Handed | None = None) -> list[tuple[Prefix, Message]]:
+        """What others are to be told, and who, once the kernel has what `look` said, but for the ways and links home
+        that are `missing`. Of each destination a neighbour hears once a second at most that we are ready, and that we
+        are not.
         """
+        missing = Handed() if missing is None else missing
         said: list[tuple[Prefix, Message]] = []
         for (destination, to), promise in self._promises.items():
-            if promise.broken:
+            if promise.broken or destination in missing.home:
                 if now - promise.denied >= REPEAT:
                     promise.denied = now
                     said.append((to, Ready(destination, False)))
@@ -164,8 +166,15 @@ class Handing:
         for by, wished in self._wishes.items():
             if now - wished.said >= REPEAT:
                 wished.said = now
-                said.append((by, Able(wished.able)))
+                lacks = {slot for slot, ways in missing.ways.items() if by in ways}
+                said.append((by, Able(wished.able - lacks)))
         return said
+
+    def end(self) -> list[tuple[Prefix, Message]]:
+        """Forget all. Returns what those are to be told that rely on us, before the kernel stops doing it."""
+        relying = [key for key, promise in self._promises.items() if promise.said > float("-inf")]
+        self._wishes, self._promises, self._by = {}, {}, {}
+        return [(to, Ready(destination, False)) for destination, to in relying]
 
     # -- within --
 

@@ -16,7 +16,7 @@ from re6st.core.routing.babel_lines import Neighbour, NextHop, Table
 from re6st.core.routing.line_ways import LineWays
 from re6st.core.routing.line_wishes import LASTS, Able, Message, Ready, Wish
 from re6st.linux.nftables import NftError
-from re6st.noded.handing import AGAIN, LOOK, THERE_EVERY, HandingMachine, HandingRoom
+from re6st.noded.handing import AGAIN, LOOK, THERE_EVERY, WRITE, HandingMachine, HandingRoom
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 OWN, LINED, PEER = Prefix(1, 16), Prefix(2, 16), Prefix(3, 16)
@@ -38,6 +38,10 @@ class World:
         self.ways: LineWays = {}
         self.text = ""
         self.said: list[tuple[Prefix, Message]] = []
+        self.loads = self.loaded_anew = 0
+        self.takes = 0.0
+        """Seconds that nft needs."""
+        self.lacks: frozenset[tuple[int, IPv6Network]] = frozenset()
         self.refuses = ""
         self.refuses_rules = False
         self.now = 100.0
@@ -53,12 +57,18 @@ class World:
         self.rules = rules
         return []
 
-    async def follow(self, wanted: LineWays, source: IPv6Address, *, anew: bool = False) -> None:
+    async def follow(
+        self, wanted: LineWays, source: IPv6Address, *, anew: bool = False
+    ) -> frozenset[tuple[int, IPv6Network]]:
         self.ways = wanted
+        return self.lacks if wanted else frozenset()
 
     async def load(self, commands: str, *, only_check: bool = False) -> None:
-        if self.refuses:
-            raise NftError(self.refuses)
+        if self.refuses or (commands.startswith("flush") and not self.text):
+            raise NftError(self.refuses or "no such table")
+        self.loads += 1
+        self.loaded_anew += "counter " in commands
+        self.now += self.takes
         self.text = commands if "chain" in commands else ""
 
     def counters(self, table: str) -> Mapping[str, int]:
@@ -118,7 +128,7 @@ def test_a_link_that_died_is_left_at_once(world: World) -> None:
     world.look()
     asyncio.run(world.room.avoid(frozenset({BY})))
     world.look()
-    assert "5 : goto" not in world.text
+    assert 2 not in world.ways, "what has the mark of that line goes as babel says"
     assert world.ways[1] == {TO: DIRECT}
     asyncio.run(world.room.avoid(frozenset({DIRECT})))
     world.said.clear()
@@ -135,6 +145,7 @@ def test_of_two_links_with_a_neighbour_one_is_used_as_long_as_it_lives(world: Wo
     world.table.neighbours["3"] = Neighbour("3", second.address, second.interface, 0xFFFF, 1, 1, 1, None)
     world.look()
     assert world.ways[2] == {TO: BY}
+    world.look()
     assert 'iifname { "re6stnet-wg1", "re6stnet2" }' in world.text, "what is handed to us may come by both"
     asyncio.run(world.room.avoid(frozenset({BY})))
     world.look()
@@ -170,3 +181,80 @@ def test_a_table_that_another_program_removed_is_there_again(world: World) -> No
     world.wish()
     world.look()
     assert world.text
+
+
+def test_whoever_changes_its_wish_all_the_time_has_the_table_changed_no_more_often_and_never_made_anew(
+    world: World,
+) -> None:
+    for number in range(100):
+        world.wish(Wish(WISH.lines, {number % 64: 1 + number % 2}))
+        world.look(0.1)
+    assert world.loads <= 10 / WRITE + 1
+    assert world.loaded_anew == 1, "counters go on"
+    world.loads = 0
+    for number in range(100):
+        world.wish(Wish({1: (OWN,)}) if number % 2 else Wish())
+        world.look(0.1)
+    assert world.loads <= 10 / WRITE + 1
+
+
+def test_nobody_is_told_that_we_are_ready_before_the_table_is_so(world: World) -> None:
+    world.wish(Wish({1: (OWN,)}))
+    world.look(0.1)
+    world.wish()
+    world.look(0.1)
+    assert not [word for _, word in world.said if isinstance(word, Ready)]
+    world.look(WRITE)
+    world.look()
+    assert (PEER, Ready(LINED, True)) in world.said
+    assert "iifname" in world.text
+
+
+def test_a_promise_counts_from_when_it_is_made_however_long_nft_takes(world: World) -> None:
+    world.takes = LASTS - 1
+    world.wish()
+    world.look(0)
+    world.takes = 0
+    assert (PEER, Ready(LINED, True)) in world.said
+    said, world.now = world.now, world.now + LASTS - 0.5
+    world.look(0)
+    world.look(0)
+    assert world.now < said + LASTS
+    assert "iifname" in world.text
+
+
+@pytest.mark.parametrize("how", ["refused", "ends"])
+def test_those_that_rely_on_us_are_told_when_we_cannot_go_on_or_end(world: World, how: str) -> None:
+    if how == "refused":
+        world.wish()
+        world.look()
+        world.refuses = "no memory"
+        world.wish(Wish(WISH.lines, {1: 1}))
+        world.look(WRITE)
+        world.look()
+    else:
+
+        async def end() -> None:
+            task = asyncio.create_task(world.room.run())
+            await asyncio.sleep(0)
+            world.wish()
+            await world.room.look(world)
+            assert world.said
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        asyncio.run(end())
+    assert world.said[-1] == (PEER, Ready(LINED, False))
+    assert world.ways == {}
+
+
+def test_what_the_kernel_lacks_is_not_promised_and_tried_again_at_each_look(world: World) -> None:
+    world.lacks = frozenset({(share_numbers.HOME, TO), (2, TO)})
+    world.wish()
+    world.look()
+    assert world.said == [(PEER, Ready(LINED, False)), (LINED, Able(frozenset({1})))]
+    world.lacks = frozenset()
+    world.look()
+    world.wish()
+    world.look()
+    assert world.said[2:] == [(PEER, Ready(LINED, True)), (LINED, Able(frozenset({1, 2})))]

@@ -6,7 +6,7 @@ import re
 from ipaddress import IPv6Network
 
 from re6st.core.machine import incoming_rules, share_numbers, uplink_numbers
-from re6st.core.machine.handing_rules import TABLE, HandingRules, kernel_rules, removal, ruleset
+from re6st.core.machine.handing_rules import TABLE, HandingRules, filling, kernel_rules, removal, ruleset
 from re6st.core.machine.incoming_rules import IncomingRules
 from re6st.core.machine.share_rules import counter
 from re6st.core.routing.spreading import BUCKETS
@@ -21,6 +21,21 @@ def test_the_table_takes_the_place_of_any_of_before_at_once() -> None:
     assert ruleset(RULES).startswith(removal() + f"table inet {TABLE} {{")
 
 
+def test_what_neighbours_wish_changes_and_counters_stay() -> None:
+    commands, whole = filling(RULES).splitlines(), ruleset(RULES)
+    for name in ("handed_to_us", "wished"):
+        assert f"flush chain inet {TABLE} {name}" in commands
+        assert [f"add rule inet {TABLE} {name} {rule}" for rule in chain(whole, name)] == [
+            line for line in commands if line.startswith(f"add rule inet {TABLE} {name} ")
+        ]
+    assert "counter {" not in filling(RULES)
+    assert "delete" not in filling(RULES)
+    others = ruleset(HandingRules(NETWORK, {OTHER: {1: 7}}))
+    assert re.sub(r"(?s)chain handed_to_us.*?^}.*?^}", "", others, flags=re.M) == re.sub(
+        r"(?s)chain handed_to_us.*?^}.*?^}", "", whole, flags=re.M
+    ), "all else is the same whatever is wished"
+
+
 def test_groups_of_connections_to_who_wishes_it_get_the_mark_of_the_line() -> None:
     text = ruleset(RULES)
     (wished,) = chain(text, "wished")
@@ -32,7 +47,9 @@ def test_groups_of_connections_to_who_wishes_it_get_the_mark_of_the_line() -> No
 
 def test_what_is_handed_to_us_goes_home_before_anything_else_is_asked() -> None:
     text = ruleset(RULES)
-    _, home, wished = chain(text, "coming_in")
+    _, handed_to_us, wished = chain(text, "coming_in")
+    assert handed_to_us == "jump handed_to_us"
+    (home,) = chain(text, "handed_to_us")
     assert home.startswith(f'ip6 daddr {HOME} iifname {{ "re6stnet-wg1", "re6stnet2" }} ')
     assert home.endswith("goto go_home")
     assert wished.endswith("goto wished")

@@ -179,6 +179,29 @@ def test_wishes_are_bounded() -> None:
     assert len(handing.say(0.0)) == WISHES_LIMIT
 
 
+def test_what_the_kernel_lacks_is_not_promised() -> None:
+    handing = wished(PEER)
+    found = handing.look(LINKS, 0.0)
+    lacks = Handed(ways={2: found.ways[2]}, home=found.home)
+    refusing = [(PEER, Ready(HOME, False)), (THIRD, Ready(HOME, False))]
+    assert handing.say(0.0, lacks) == [*refusing, (HOME, Able(frozenset({1})))]
+    assert handing.say(REPEAT) == [
+        (PEER, Ready(HOME, True)),
+        (THIRD, Ready(HOME, True)),
+        (HOME, Able(frozenset({1, 2}))),
+    ]
+
+
+def test_at_the_end_those_are_told_that_rely_on_us() -> None:
+    handing = wished()
+    handing.look(LINKS, 0.0)
+    assert handing.end() == [], "nobody was told anything"
+    handing = wished()
+    live(handing, 0.0)
+    assert handing.end() == [(PEER, Ready(HOME, False)), (THIRD, Ready(HOME, False))]
+    assert not handing.is_active
+
+
 # --- no circle ---
 
 
