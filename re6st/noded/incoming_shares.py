@@ -10,14 +10,14 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Protocol
 
-from re6st.core.machine.incoming_rules import TABLE, IncomingRules, removal, ruleset
+from re6st.core.machine.incoming_rules import OTHERS, TABLE, IncomingRules, removal, ruleset
 from re6st.core.machine.share_rules import read_counter
 from re6st.core.machine.uplinks import Uplink
 from re6st.core.prefix import Prefix, subnet
@@ -34,6 +34,8 @@ LOOK, FEW = 0.25, 2.0
 """Seconds between two looks at what comes in, and where there are fewer than two lines."""
 SUSPECT = 3.0
 """Seconds for which nothing is wished over a line, after a link on it died: it may not be the only one."""
+OURS = 0.1
+"""The share of a line that has to come by tunnels, so that it is worth while to say anything: else others fill it."""
 AGAIN = 30.0
 """Seconds until it is tried again, where nft has refused."""
 
@@ -91,8 +93,8 @@ class IncomingShares:
         self._bulk_apart = bulk_apart
         self._clock = clock
         self._incoming = Incoming()
-        self._received: dict[int, tuple[float, int]] = {}
-        """When the counter of a line was read last, and what it was then."""
+        self._received: dict[int, tuple[float, int, int]] = {}
+        """When the counters of a line were read last, and what they were then: that of all, and that of tunnels."""
         self._rates: dict[int, LineRate] = {}
         self._rules: IncomingRules | None = None
         self._counted: tuple[float, Mapping[str, int]] | None = None
@@ -153,14 +155,14 @@ class IncomingShares:
         lines = self._machine.lines.lines()
         tunnels = list(self._machine.lines.tunnels()) if len(lines) > 1 else []
         self._suspect = {slot: until for slot, until in self._suspect.items() if now < until}
-        self._rates = self._measure(lines, tunnels, now)
+        self._rates, ours = self._measure(lines, tunnels, now)
         neighbours: defaultdict[int, set[Prefix]] = defaultdict(set)
         # Nobody is asked for a session as long as there is nothing to say.
-        if self._incoming.is_wishing or self._incoming.is_busy(self._rates):
+        if self._incoming.is_wishing or self._incoming.is_busy(ours):
             for each in tunnels:
                 if each.slot not in self._suspect and self._words.understands(each.peer):
                     neighbours[each.slot].add(each.peer)
-        self._incoming.follow(self._rates, {slot: tuple(each) for slot, each in neighbours.items()}, now)
+        self._incoming.follow(ours, {slot: tuple(each) for slot, each in neighbours.items()}, now)
         try:
             await self._count(nft, tunnels, now)
         except NftError as error:
@@ -176,17 +178,15 @@ class IncomingShares:
     # -- within --
 
     async def _count(self, nft: CountingTable, tunnels: Collection[LineTunnel], now: float) -> None:
-        """Look at what comes by those that can send by another line as well. Raises NftError."""
+        """Look at what comes by those that were told, once some can send by other lines as well. Raises NftError."""
         movable = self._incoming.movable()
         if not movable:
             await self._rest(nft)
             return
-        names: defaultdict[int, list[str]] = defaultdict(list)
-        for each in tunnels:
-            if each.peer in movable.get(each.slot, ()):
-                names[each.slot].append(each.interface)
-        by_slot = {slot: tuple(sorted(each)) for slot, each in sorted(names.items())}
-        rules = IncomingRules(self._network, self._subnet, by_slot, self._bulk_apart())
+        told = self._incoming.told()
+        others = {slot: each - movable.get(slot, frozenset()) for slot, each in told.items()}
+        by_slot, by_others = _interfaces(tunnels, movable), _interfaces(tunnels, others)
+        rules = IncomingRules(self._network, self._subnet, by_slot, by_others, self._bulk_apart())
         if rules != self._rules:
             await nft.load(ruleset(rules))
             if self._rules is None:
@@ -200,11 +200,13 @@ class IncomingShares:
         before, self._counted = self._counted, (now, counted)
         if before is None or now <= before[0]:
             return
-        flows = {}
+        flows: dict[tuple[int, int], float] = {}
+        others_flows: dict[tuple[int, int], float] = {}
         for name, count in counted.items():
-            if (key := read_counter(name)) is not None:
-                flows[key] = 8 * max(0, count - before[1].get(name, 0)) / (now - before[0]) / 1e6
-        self._incoming.look(self._rates, flows, now)
+            if (key := read_counter(name.removeprefix(OTHERS))) is not None:
+                found = others_flows if name.startswith(OTHERS) else flows
+                found[key] = 8 * max(0, count - before[1].get(name, 0)) / (now - before[0]) / 1e6
+        self._incoming.look(self._rates, flows, others_flows, now)
         self._trouble = ""
 
     async def _rest(self, nft: CountingTable) -> None:
@@ -215,17 +217,39 @@ class IncomingShares:
         with suppress(NftError):
             await nft.load(removal())
 
-    def _measure(self, lines: Mapping[int, Uplink], tunnels: Collection[LineTunnel], now: float) -> dict[int, LineRate]:
-        """What comes in over each line that a tunnel goes over."""
-        devices, rates = [uplink.device for uplink in lines.values()], {}
+    def _measure(
+        self, lines: Mapping[int, Uplink], tunnels: Collection[LineTunnel], now: float
+    ) -> tuple[dict[int, LineRate], dict[int, LineRate]]:
+        """What comes in over each line that a tunnel goes over; and the same without lines that only others fill."""
+        devices = [uplink.device for uplink in lines.values()]
+        rates: dict[int, LineRate] = {}
+        ours: dict[int, LineRate] = {}
         for slot in sorted({each.slot for each in tunnels} & lines.keys()):
             device = lines[slot].device
             # Of two lines behind one interface it says nothing.
             alone = devices.count(device) == 1 and bool(device)
-            names = (device,) if alone else tuple(each.interface for each in tunnels if each.slot == slot)
-            count = sum(interface_counters.count(name, "rx_bytes", self._machine.interfaces) or 0 for name in names)
-            at, before = self._received.get(slot, (now, count))
-            self._received[slot] = now, count
-            mbits = 8 * max(0, count - before) / (now - at) / 1e6 if now > at else 0.0
-            rates[slot] = LineRate(mbits, lines[slot].down)
-        return rates
+            tunnelled = self._count_of(each.interface for each in tunnels if each.slot == slot)
+            count = self._count_of((device,)) if alone else tunnelled
+            at, *before = self._received.get(slot, (now, count, tunnelled))
+            self._received[slot] = now, count, tunnelled
+            passed = (max(0, new - old) for new, old in zip((count, tunnelled), before, strict=True))
+            mbits, by_tunnels = (8 * each / (now - at) / 1e6 if now > at else 0.0 for each in passed)
+            capacity = lines[slot].down
+            rates[slot] = LineRate(mbits, capacity)
+            ours[slot] = rates[slot] if by_tunnels >= OURS * (capacity or mbits) else LineRate(0.0, capacity)
+        return rates, ours
+
+    def _count_of(self, interfaces: Iterable[str]) -> int:
+        """The bytes that came by them."""
+        return sum(interface_counters.count(name, "rx_bytes", self._machine.interfaces) or 0 for name in interfaces)
+
+
+def _interfaces(
+    tunnels: Collection[LineTunnel], neighbours: Mapping[int, frozenset[Prefix]]
+) -> dict[int, tuple[str, ...]]:
+    """Those of the tunnels with these neighbours, by line."""
+    names: defaultdict[int, list[str]] = defaultdict(list)
+    for each in tunnels:
+        if each.peer in neighbours.get(each.slot, ()):
+            names[each.slot].append(each.interface)
+    return {slot: tuple(sorted(each)) for slot, each in sorted(names.items())}

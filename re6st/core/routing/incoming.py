@@ -91,19 +91,34 @@ class Incoming:
                 found[slot] = able
         return found
 
-    def look(self, rates: Mapping[int, LineRate], flows: Mapping[tuple[int, int], float], now: float) -> None:
-        """Take in what comes by slot and bucket from those that can send by another line, in Mbit/s."""
+    def told(self) -> Mapping[int, frozenset[Prefix]]:
+        """All neighbours that are told, by the line that they send by."""
+        return {slot: frozenset(neighbours) for slot, neighbours in self._lines.items()}
+
+    def look(
+        self,
+        rates: Mapping[int, LineRate],
+        flows: Mapping[tuple[int, int], float],
+        others: Mapping[tuple[int, int], float],
+        now: float,
+    ) -> None:
+        """Take in what comes by slot and bucket from those that can send by all other lines, and from others that were
+        told; in Mbit/s.
+        """
         rates = {slot: rate for slot, rate in rates.items() if slot in self._lines}
         if len(rates) < 2:
             return
-        self._average(flows)
+        arriving = _sum(flows, others)
+        self._average(arriving)
         self._stays = {bucket: until for bucket, until in self._stays.items() if now < until}
         self._return(rates, now)
         before = self.placed
         come_by: dict[int, int] = {}
-        for (slot, bucket), mbits in flows.items():
-            if mbits >= flows.get((come_by.get(bucket, slot), bucket), 0.0):
+        for (slot, bucket), mbits in arriving.items():
+            if mbits >= arriving.get((come_by.get(bucket, slot), bucket), 0.0):
                 come_by[bucket] = slot
+        # Whoever sends what was moved can do so by all lines, whoever it comes by.
+        flows = _sum(flows, {key: mbits for key, mbits in others.items() if before.get(key[1]) == key[0]})
         free = {key: mbits for key, mbits in flows.items() if key[1] not in self._stays}
         self._spreading.look(rates, free, now)
         for bucket, slot in self.placed.items():
@@ -143,3 +158,7 @@ class Incoming:
             if not self._spreading.is_full(slot, rates):
                 self._spreading.free(bucket)
                 self._stays[bucket] = now + STAYS
+
+
+def _sum(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+    return {key: one.get(key, 0.0) + other.get(key, 0.0) for key in (*one, *(key for key in other if key not in one))}

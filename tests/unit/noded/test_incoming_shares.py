@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st.core.machine.incoming_rules import TABLE
+from re6st.core.machine.incoming_rules import OTHERS, TABLE
 from re6st.core.machine.share_rules import counter
 from re6st.core.machine.uplinks import Uplink
 from re6st.core.prefix import Prefix
@@ -38,7 +38,8 @@ class World:
         self.wishes: dict[Prefix, Wish] = {}
         self.told = 0
         self.counted: dict[str, int] = {}
-        self.received = {"eth0": 0, "eth1": 0}
+        self.received = {"eth0": 0, "eth1": 0, "eth2": 0, "re6stnet1": 0, "re6stnet2": 0, "re6stnet3": 0}
+        self.can = {PEER: BOTH, OTHER: BOTH}
         self.refuses = ""
         self.now = 100.0
         machine = IncomingMachine(self, self, directory)
@@ -73,14 +74,19 @@ class World:
     def placed(self) -> dict[int, int]:
         return dict(self.wishes[PEER].buckets) if PEER in self.wishes else {}
 
-    async def live(self, seconds: float, rates: Mapping[int, float] | None = None) -> None:
-        """The room looks as often as it would. Buckets come by line 1, or as is wished."""
+    async def live(self, seconds: float, rates: Mapping[int, float] | None = None, outside: float = 0.0) -> None:
+        """The room looks as often as it would. Buckets come by line 1, or as is wished; and there, by no tunnel, what
+        comes from outside the network.
+        """
         for _ in range(round(seconds / LOOK)):
             for bucket, mbits in (rates or {}).items():
                 slot, count = self.placed.get(bucket, 1), int(mbits * MBIT * LOOK)
-                if (name := counter(slot, bucket)) in self.counted:
-                    self.counted[name] += count
-                self.received[f"eth{slot - 1}"] += count
+                for name in (counter(slot, bucket), OTHERS + counter(slot, bucket)):
+                    if name in self.counted:
+                        self.counted[name] += count
+                for device in (f"eth{slot - 1}", f"re6stnet{slot}"):
+                    self.received[device] += count
+            self.received["eth0"] += int(outside * MBIT * LOOK)
             for device, count in self.received.items():
                 path = self.directory / device / "statistics"
                 path.mkdir(parents=True, exist_ok=True)
@@ -88,7 +94,7 @@ class World:
             await self.room.look(self)
             for peer in self.understand:
                 if self.wishes.get(peer, Wish()).lines:
-                    self.room.able(peer, Able(BOTH))
+                    self.room.able(peer, Able(self.can[peer]))
             self.now += LOOK
 
 
@@ -108,6 +114,26 @@ def test_once_a_line_is_full_half_of_what_comes_by_it_is_wished_by_the_other_one
     assert world.wishes[PEER].lines == {1: (PEER,), 2: (OTHER,)}
     fibre, dsl = ({"received_mbits": mbits, "groups": 4} for mbits in (4.8, 4.8))
     assert world.room.record() == {"active": True, "trouble": "", "lines": {"fibre": fibre, "dsl": dsl}}
+
+
+def test_of_three_lines_what_comes_by_who_cannot_send_by_all_is_counted_too(world: World) -> None:
+    third, all_lines = Prefix(4, 16), frozenset({1, 2, 3})
+    world.up[3] = Uplink("lte", "eth2", down=10.0)
+    world.there.append(LineTunnel(3, "re6stnet3", third))
+    world.understand.add(third)
+    world.can = {PEER: all_lines, OTHER: frozenset({2}), third: frozenset({3})}
+    asyncio.run(world.live(3, MANY))
+    before = world.placed
+    assert set(before.values()) == all_lines
+    asyncio.run(world.live(30, MANY))
+    assert world.placed == before, "nothing is taken for lost"
+
+
+def test_a_line_that_others_fill_is_nobodys_business(world: World) -> None:
+    asyncio.run(world.live(5, {0: 0.9}, outside=9.0))
+    assert world.told == world.asked == 0
+    asyncio.run(world.live(5, {0: 1.1}, outside=9.0))
+    assert world.told
 
 
 def test_when_it_is_over_nothing_is_wished_or_counted(world: World) -> None:
