@@ -139,6 +139,8 @@ class World:
             return
         machine.region.nodes[machine.slot] = machine.prefix
         self._dirty.add(machine.region)
+        for wire in list(machine.links):  # of which the others have not noticed yet that they are cut
+            self._remove(wire)
         machine.clients = 0
         machine.start()
 

@@ -295,8 +295,13 @@ class Closing:
         if not state.settings.region_length:
             return candidates
         # Those of the kind of which we have too many, if so.
-        spare = sum(map(state.is_outside, state.tunnels)) - state.across
+        spare = self.spare_across()
         return [t for t in candidates if not spare or state.is_outside(t.peer) == (spare > 0)]
+
+    def spare_across(self) -> int:
+        """How many more tunnels than we want lead to other regions; less than none where some are missing."""
+        state = self._state
+        return sum(map(state.is_outside, state.tunnels)) - state.across
 
     def _at_rest(self) -> bool:
         """Whether no tunnel comes or goes, and babeld is there to tell what they carry."""

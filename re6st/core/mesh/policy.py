@@ -120,6 +120,9 @@ HEARTBEAT = 5.0
 ASLEEP = 10.0
 """Seconds between two ticks after which we did not run meanwhile: the machine slept, or was frozen. Peers give a
 tunnel up after longer than that."""
+STRAY_TIME = 30.0
+"""Seconds after which a tunnel to another region is replaced that we have too many of: those of the time when we knew
+nobody in ours. They take places, and one of two tunnels that lead out of the region is missing in it."""
 AGAIN = 1.0
 """Seconds until another look, after something was decided or was due: it may have made way for more."""
 MARGIN = 0.001
@@ -307,6 +310,7 @@ class Mesh:
         moments = (
             self._resumed + RESUME_TIME,
             self._state.refreshed + settings.tunnel_refresh,
+            self._state.refreshed + (STRAY_TIME if settings.region_length else settings.tunnel_refresh),
             *self._opening.deadlines(),
             *self._closing.deadlines(avoided, self._decided),
             *self._avoiding.deadlines(),
@@ -354,7 +358,9 @@ class Mesh:
         At once also where one has become bad. One more than we may have goes even if there is nobody else.
         """
         state, interval = self._state, self._state.settings.tunnel_refresh
-        early = self._opening.lacks_neighbour(now) or self._closing.degraded(now)
+        early = self._opening.lacks_neighbour(now) or bool(self._closing.degraded(now))
+        if state.settings.region_length and now - state.refreshed >= STRAY_TIME:
+            early = early or self._closing.spare_across() > 0
         if interval == float("inf") or (now - state.refreshed < interval and not early):
             return []
         distant = self._opening.distant()

@@ -6,10 +6,12 @@ from typing import Any
 
 from re6st.core.mesh.opening import ASK_TIME, SPLIT_LAST
 from re6st.core.mesh.policy import (
+    STRAY_TIME,
     AddressLearned,
     AskBootstrap,
     AskRegion,
     BootstrapAnswered,
+    ClientDown,
     ClientUp,
     DrainTunnel,
     RegionAnswered,
@@ -25,7 +27,7 @@ OWN_REGION = PEERS  # all of them, and the node, begin with the same bits
 FAR = [Prefix(region << 8 | 5, 16) for region in range(1, 40)]
 FAR_REGIONS = [region_of(peer, LENGTH) for peer in FAR]
 REGISTRY = Prefix(0xFF00, 16)
-CLIENT = Prefix(99, 16)
+CLIENT, CLIENT_OF_UP = Prefix(99, 16), Prefix(9999, 16)
 
 
 def node_in_regions(**more: Any) -> Driver:
@@ -162,3 +164,16 @@ def test_whom_a_node_remembers_in_another_region_is_not_asked_for() -> None:
     assert len(opened(actions)) + len(regions) == 2
     assert set(opened(actions)) <= {FAR[0], FAR[1]}
     assert opened(actions)
+
+
+def test_a_tunnel_to_another_region_from_before_one_knew_ours_goes_soon() -> None:
+    node = node_in_regions()
+    node.up(FAR[0])
+    node.tell(BootstrapAnswered(PEERS[0], endpoints(PEERS[0])))
+    node.tell(TunnelUp(PEERS[0], name(PEERS[0])))
+    node.tell(ClientDown(CLIENT_OF_UP))
+    links = near(FAR_REGIONS[0], PEERS[0])["neighbours"]
+    alive = frozenset({name(FAR[0]), name(PEERS[0])})
+    node.sees(region_of(REGISTRY, LENGTH), *PEERS, *FAR_REGIONS, neighbours=links, alive=alive)
+    drained = [action.peer for action in node.wait(2 * STRAY_TIME) if isinstance(action, DrainTunnel)]
+    assert drained == [FAR[0]]
