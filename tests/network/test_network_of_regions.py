@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv6Network
 from itertools import permutations, product
 from typing import Any
@@ -38,13 +39,13 @@ def routes(node: Node) -> set[IPv6Network]:
     return {each for each in found if each.subnet_of(node.network)}
 
 
-def expected(node: Node, nodes: list[Node]) -> set[IPv6Network]:
+def expected(node: Node, nodes: list[Node], bits: int = BITS) -> set[IPv6Network]:
     """A route to each other node of its region, and one to each other region."""
-    own = region_of(node.prefix, BITS)
+    own = region_of(node.prefix, bits)
     found = set()
     for other in nodes:
         if other is not node:
-            region = region_of(other.prefix, BITS)
+            region = region_of(other.prefix, bits)
             found.add(other.subnet if region == own else subnet(node.network, region))
     return found
 
@@ -99,6 +100,19 @@ def test_regions_are_switched_on_and_off_again_while_the_network_runs(bed: Bed) 
             network.start_registry()
             wait_routes(network, network.nodes, wanted)
     check_gaps(watch)
+
+
+def test_two_regions_are_joined_and_one_is_divided_while_the_network_runs(bed: Bed) -> None:
+    network = form(bed, 6, bits=15)
+    wait_routes(network, network.nodes, partial(expected, bits=15))
+    for bits in (14, 15):
+        watch = Watch(network.nodes, pace=0.25)
+        with watch.running():
+            assert network.stop_registry() == 0
+            network.registry_options = ["--regions", str(bits)]
+            network.start_registry()
+            wait_routes(network, network.nodes, partial(expected, bits=bits))
+        check_gaps(watch)
 
 
 def told(node: Node, operation: str, **arguments: Any) -> Any:
