@@ -28,6 +28,8 @@ RTPROT_STATIC, RTPROT_BABEL = 4, 42
 RT_TABLE_MAIN = 254
 TUNNEL_KINDS = frozenset(("tun", "wireguard"))
 """Of interfaces of tunnels; that of wireguard-go is a tun, too."""
+FIRST_PRIORITY = 1
+"""Of a route that the kernel prefers to all others to the same destination."""
 RTPROT_RE6ST = 146
 """Marks our routes to peers, and our rules; a number that nobody registered (/etc/iproute2/rt_protos)."""
 
@@ -43,6 +45,14 @@ class AddressPlan:
     unreachable: tuple[Network, ...]
     protocol: int = RTPROT_STATIC
     """Of the unreachable routes: by it babel knows those to tell others of."""
+
+    @property
+    def priority(self) -> int | None:
+        """Of the unreachable routes. Of those that babel tells of, one that none of babeld's has.
+
+        If babeld heard of them from others before it saw ours, it removes its own route, and would remove ours instead.
+        """
+        return None if self.protocol == RTPROT_STATIC else FIRST_PRIORITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +288,7 @@ class Wanted:
         """The same with these address plans, and no others, on this interface."""
         plans = tuple(plans)
         nowhere = dict.fromkeys(
-            KernelRoute(network, type=RTN_UNREACHABLE, protocol=plan.protocol)
+            KernelRoute(network, type=RTN_UNREACHABLE, protocol=plan.protocol, priority=plan.priority)
             for plan in plans
             for network in plan.unreachable
         )

@@ -136,7 +136,7 @@ def test_in_a_network_of_regions_the_kernel_has_that_of_the_node_and_the_address
     plan = effective.address_plans[1]
     assert (plan.unreachable, plan.address, plan.length) == ((region,), region[-1], 128)
     [route] = [each for each in Wanted().with_plans([plan], "lo").routes if each.destination == region]
-    assert route.protocol == ROUTE_PROTOCOL
+    assert (route.protocol, route.priority) == (ROUTE_PROTOCOL, 1), "before any of babeld's, which has another one"
     assert f"redistribute ip {network} ge {network.prefixlen + 1} proto {ROUTE_PROTOCOL}\n" in configuration(
         effective.babel(MAIN, 0, 0)
     )
