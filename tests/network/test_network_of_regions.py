@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from ipaddress import IPv6Network
 from itertools import permutations, product
 from typing import Any
@@ -100,19 +99,6 @@ def test_regions_are_switched_on_and_off_again_while_the_network_runs(bed: Bed) 
             network.start_registry()
             wait_routes(network, network.nodes, wanted)
     check_gaps(watch)
-
-
-def test_two_regions_are_joined_and_one_is_divided_while_the_network_runs(bed: Bed) -> None:
-    network = form(bed, 6, bits=15)
-    wait_routes(network, network.nodes, partial(expected, bits=15))
-    for bits in (14, 15):
-        watch = Watch(network.nodes, pace=0.25)
-        with watch.running():
-            assert network.stop_registry() == 0
-            network.registry_options = ["--regions", str(bits)]
-            network.start_registry()
-            wait_routes(network, network.nodes, partial(expected, bits=bits))
-        check_gaps(watch)
 
 
 def told(node: Node, operation: str, **arguments: Any) -> Any:
