@@ -174,13 +174,13 @@ class HandingRoom:
     async def look(self, nft: HandingTable) -> None:
         """Look once, and do what follows."""
         now = self._clock()
-        if not self._handing.is_active:
-            if now - self._written_at >= WRITE:
-                await self._rest(nft)
-            return
-        handed = self._handing.look(self._links(), now)
+        handed = self._handing.look(self._links(), now) if self._handing.is_active else Handed()
         try:
-            done = await self._follow(nft, handed, now)
+            if handed.ways or handed.handing:
+                done = await self._follow(nft, handed, now)
+                self._trouble = ""
+            elif done := now - self._written_at >= WRITE:
+                await self._rest(nft)
         except (NftError, OSError) as error:
             if self._trouble != (text := str(error)):
                 self._trouble = text
@@ -188,7 +188,6 @@ class HandingRoom:
             self._try_at = now + AGAIN
             await self._end(nft)
             return
-        self._trouble = ""
         if done:
             # nft may have taken its time, and a promise counts from now.
             for to, message in self._handing.say(self._clock(), self._lacked(handed)):

@@ -5,10 +5,10 @@ own or out of a tunnel, to another neighbour of it, which sends by that line. No
 nobody but who has said that it is ready, and who is ready sends what comes from us over its own link, or not at all. So
 that is the last step but one. Whoever said so keeps to it for longer than we rely on it, whatever gets lost.
 
-A wish is about packets to the subnet of who wishes it, and about nobody else's. It counts only as long as a link with
-who wishes it lives: others could have us do things for nothing. Neighbours that it names have to be
-ready by their own word, and they are only if their own link there lives. So a wish that lies moves nothing but packets
-to the liar, and those only over links that lead there at once.
+A wish is about packets to the subnet of who wishes it, and about nobody else's. It counts only if a link with who
+wishes it lives: others could have us do things for nothing. When that link dies, what goes by other lines stays there.
+Neighbours that it names have to be ready by their own word, and they are only if their own link there lives. So a wish
+that lies moves nothing but packets to the liar, and those only over links that lead there at once.
 """
 
 from __future__ import annotations
@@ -123,9 +123,7 @@ class Handing:
 
     def look(self, links: Mapping[Prefix, NeighbourLinks], now: float) -> Handed:
         """What the kernel is to have now."""
-        self._wishes = {
-            by: each for by, each in self._wishes.items() if now < each.until and _best(links, by) is not None
-        }
+        self._wishes = {by: each for by, each in self._wishes.items() if now < each.until and by in links}
         self._by = {key: by for key, by in self._by.items() if key[0] in self._wishes}
         self._promise(links, now)
         found = Handed()
@@ -183,6 +181,8 @@ class Handing:
         wanted: dict[tuple[Prefix, Prefix], frozenset[str]] = {}
         for destination, wished in self._wishes.items():
             own = wished.wish.line_of(self.own)
+            if own is None or _best(links, destination) is None:
+                continue
             for slot, neighbours in wished.wish.lines.items():
                 for each in neighbours if slot != own else ():
                     if each != destination and (known := links.get(each)) is not None and known.interfaces:

@@ -75,7 +75,7 @@ def test_neighbours_are_told_at_once_whether_we_are_ready_and_again_each_second(
     assert len(handing.say(REPEAT)) == 3
     handing.look(LINKS | {HOME: link(1, lives=False)}, REPEAT + 0.1)
     said = handing.say(REPEAT + 0.1)
-    assert said == [(PEER, Ready(HOME, False)), (THIRD, Ready(HOME, False))]
+    assert said == [(PEER, Ready(HOME, False)), (THIRD, Ready(HOME, False)), (HOME, Able(frozenset()))]
 
 
 def test_of_those_that_are_ready_the_nearest_is_taken_and_stays() -> None:
@@ -127,10 +127,19 @@ def test_who_has_no_link_with_us_is_not_heard() -> None:
         assert handing.say(REPEAT) == []
 
 
-def test_of_who_lost_its_link_with_us_nothing_is_kept_but_promises() -> None:
+def test_when_the_link_with_us_dies_what_goes_by_other_lines_stays_there_until_the_wish_is_over() -> None:
+    handing, dead = wished(PEER), LINKS | {HOME: link(1, lives=False)}
+    live(handing, 0.0)
+    assert not handing.wished(HOME, WISH, dead, 1.0)
+    assert live(handing, 1.0, dead).ways == {2: {HOME: LINKS[PEER].best}}
+    live(handing, LASTS, dead)
+    assert not handing.is_active
+
+
+def test_of_who_has_no_link_with_us_any_more_nothing_is_kept_but_promises() -> None:
     handing = wished(PEER)
     live(handing, 0.0)
-    handed = live(handing, 0.1, LINKS | {HOME: link(1, lives=False)})
+    handed = live(handing, 0.1, {PEER: link(2), THIRD: link(3)})
     assert (handed.ways, handed.buckets) == ({}, {})
     assert handed.handing
     assert live(handing, 0.2).ways == {}, "it has to wish again"
