@@ -23,6 +23,8 @@ from re6st.noded.settings import EffectiveConfig, InForce
 
 HEAR_EVERY = 1.0
 """Seconds between two looks whether somebody is to be heard again."""
+READ_TIME = 1.0
+"""Seconds until another look at a table that is read by dumps, at least."""
 FORMER = 8
 """IPv4 networks of earlier parameters that are remembered."""
 LOOK_SOON, LOOK_AGAIN = 0.2, 2.0
@@ -39,6 +41,9 @@ class WatchedRouting(Protocol):
     def table(self) -> Table: ...
     @property
     def priority(self) -> int: ...
+    @property
+    def age(self) -> float: ...
+    def read_soon(self) -> None: ...
     def look_again(self) -> None: ...
 
 
@@ -85,11 +90,15 @@ class _Watch:
         self.found = self._claims.look(
             *(self.routing.table, ends.owner_at, now, self._life[1], payload, ends.numbers, ends.is_shared),
             region_length,
+            self.routing.age,
         )
 
     def look_again(self, seconds: float) -> None:
-        """Have its plane looked at after so many seconds, if it does not change before."""
+        """Have its plane looked at after so many seconds, if it does not change before; a large table is read anew."""
         self.close()
+        if self.routing.age:
+            self.routing.read_soon()
+            seconds = max(seconds, READ_TIME)
         self._timer = asyncio.get_running_loop().call_later(seconds + 0.01, self.routing.look_again)
 
     def close(self) -> None:

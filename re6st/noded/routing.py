@@ -154,6 +154,15 @@ class RoutingPlane:
         return self.babel.table
 
     @property
+    def age(self) -> float:
+        """How many seconds ago babeld knew what the table says."""
+        return self.babel.age
+
+    def read_soon(self) -> None:
+        """Something follows from the table: it is to be read soon, if it is not told."""
+        self.babel.read_soon()
+
+    @property
     def ready(self) -> asyncio.Event:
         """Set while babeld runs and has told its table."""
         return self.babel.ready

@@ -118,12 +118,15 @@ class Claims:
         numbers: Callable[[Prefix], Collection[int]] = lambda _: (),
         is_shared: Callable[[str], bool] = lambda _: False,
         region_length: int = 0,
+        age: float = 0.0,
     ) -> Findings:
         """`owner` says whose certificate the other end has; None if that is not known. `numbers` returns the node
         numbers in the certificates of a peer; if they are not known, we believe its IPv4 subnet. `is_shared`: whether
         neighbours share an interface, as behind a server. `region_length`: how many bits of a prefix tell the region,
-        which each node of it announces as its own, too.
+        which each node of it announces as its own, too. `age`: how many seconds ago babel knew what the table says; who
+        is at the other end is known of now.
         """
+        read = now - age
         false: defaultdict[Prefix, set[tuple[NextHop, Network]]] = defaultdict(set)
         regional: defaultdict[Prefix, set[tuple[NextHop, Network]]] = defaultdict(set)
         routers: defaultdict[Prefix, set[str]] = defaultdict(set)
@@ -134,7 +137,7 @@ class Claims:
         def named(hop: NextHop) -> Prefix | None:
             if hop not in owners:
                 peer = owner(hop)
-                owners[hop] = peer if is_shared(hop.interface) else self._owner(hop, peer, now)
+                owners[hop] = peer if is_shared(hop.interface) else self._owner(hop, peer, now, read)
             return owners[hop]
 
         for route in _claims(table.routes.values()):
@@ -176,25 +179,25 @@ class Claims:
         doubled = [peer for peer, idents in routers.items() if len(idents) > 1]
         keys: list[object] = [*false, *(("doubled", peer) for peer in doubled), *([Heard] if ours else [])]
         keys += [("region", peer) for peer in regional]
-        self._since = {key: self._since.get(key, now) for key in keys}
-        left = [HOLD - self._lasts(peer, now) for peer in false]
-        left += [HELD_REGION - self._lasts(("region", peer), now) for peer in regional]
-        left += [STALE - (now - changed) for _, changed in self._owners.values()]
-        left += [HELD_OWN - self._lasts(("doubled", peer), now) for peer in doubled]
-        lies = [_lie(peer, found) for peer, found in false.items() if self._lasts(peer, now) >= HOLD]
-        lies += [_lie(p, found) for p, found in regional.items() if self._lasts(("region", p), now) >= HELD_REGION]
-        until_own = max(HELD_OWN - self._lasts(Heard, now), babel_since + GRACE - now)
+        self._since = {key: self._since.get(key, read) for key in keys}
+        left = [HOLD - self._lasts(peer, read) for peer in false]
+        left += [HELD_REGION - self._lasts(("region", peer), read) for peer in regional]
+        left += [STALE - (read - changed) for _, changed in self._owners.values()]
+        left += [HELD_OWN - self._lasts(("doubled", peer), read) for peer in doubled]
+        lies = [_lie(peer, found) for peer, found in false.items() if self._lasts(peer, read) >= HOLD]
+        lies += [_lie(p, found) for p, found in regional.items() if self._lasts(("region", p), read) >= HELD_REGION]
+        until_own = max(HELD_OWN - self._lasts(Heard, read), babel_since + GRACE - now)
         if ours:
             left.append(until_own)
         return Findings(
             tuple(lies),
             _heard(ours) if ours and until_own <= 0 else None,
-            frozenset(peer for peer in doubled if self._lasts(("doubled", peer), now) >= HELD_OWN),
+            frozenset(peer for peer in doubled if self._lasts(("doubled", peer), read) >= HELD_OWN),
             frozenset(unknown),
             min((each for each in left if each > 0), default=None),
         )
 
-    def _owner(self, hop: NextHop, peer: Prefix | None, now: float) -> Prefix | None:
+    def _owner(self, hop: NextHop, peer: Prefix | None, now: float, read: float) -> Prefix | None:
         """Who is to be named for what a neighbour says. A neighbour is an address of one machine: if the tunnel on its
         interface is another peer's now, babel has not forgotten it yet, and neither of the two is.
         """
@@ -204,7 +207,7 @@ class Claims:
         if known != peer:
             changed = now
             self._owners[hop] = peer, changed
-        return peer if now - changed >= STALE else None
+        return peer if read - changed >= STALE else None
 
     def _lasts(self, key: object, now: float) -> float:
         return now - self._since.get(key, now)

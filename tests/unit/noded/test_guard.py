@@ -105,6 +105,7 @@ class World:
         )
         self.effective = effective
         self.priority = 1024
+        self.age = 0.0
         self.tunnels.looked = self.look
         self.survey = Survey()
         requirement = Requirement()
@@ -118,6 +119,9 @@ class World:
 
     def look(self) -> None:
         self.guard.look()
+
+    def read_soon(self) -> None:
+        pass
 
     def look_again(self) -> None:
         self.guard.look()
@@ -167,7 +171,10 @@ class Beside:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.table, self.priority = Table(), 1024
+        self.table, self.priority, self.age = Table(), 1024, 0.0
+
+    def read_soon(self) -> None:
+        pass
 
     def look_again(self) -> None:
         self.world.guard.look_beside(self)

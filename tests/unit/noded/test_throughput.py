@@ -37,6 +37,7 @@ class PlayedPlane:
         self.table = Table()
         self.history = RouteHistory()
         self.priority = 1024
+        self.age = 0.0
         self.running = False
         self.said: list[object] = []
         self.follower: Follower | None = None
@@ -62,6 +63,9 @@ class PlayedPlane:
 
     def survey(self) -> Survey:
         return Survey()
+
+    def read_soon(self) -> None:
+        pass
 
     def look_again(self) -> None:
         self.said.append("look")

@@ -91,6 +91,27 @@ def test_what_babel_still_knows_by_a_former_peer_is_nobodys_lie() -> None:
     assert claims.look(table, {HOP: VICTIM}.get, 2.0 + STALE + HOLD, -1000.0).lies, "it is its own, then"
 
 
+def test_a_table_that_was_read_before_a_tunnel_led_elsewhere_accuses_nobody() -> None:
+    """A large table is read now and then: it tells of the former peer for as long."""
+    claims, table = Claims(NETWORK, OWN), Table()
+    table.routes = {"1": route(OTHER)}
+    assert not claims.look(table, {HOP: OTHER}.get, 0.0, -1000.0).lies
+    claims.look(table, {HOP: VICTIM}.get, 2.0, -1000.0)
+    for now in (2.0 + STALE, 2.0 + STALE + HOLD, 2.0 + STALE + 7.0):
+        assert not claims.look(table, {HOP: VICTIM}.get, now, -1000.0, age=8.0).lies, now
+    for now in (20.0, 20.0 + HOLD):
+        found = claims.look(table, {HOP: VICTIM}.get, now, -1000.0)
+    assert found.lies, "it was read again, and still says so"
+
+
+def test_a_claim_lasts_as_long_as_babel_is_known_to_have_heard_it() -> None:
+    claims, table = Claims(NETWORK, OWN), Table()
+    table.routes = {"1": route(VICTIM)}
+    for seconds in range(10):
+        assert not claims.look(table, {HOP: OTHER}.get, 100.0 + seconds, -1000.0, age=float(seconds)).lies, "one dump"
+    assert claims.look(table, {HOP: OTHER}.get, 111.0, -1000.0, age=0.5).lies
+
+
 def test_a_new_neighbour_on_an_interface_is_judged_at_once() -> None:
     claims, table = Claims(NETWORK, OWN), Table()
     table.routes = {"1": route(OTHER)}
