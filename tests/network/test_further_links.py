@@ -84,7 +84,7 @@ def test_two_nodes_with_two_lines_each_get_the_sum_in_both_directions(bed: Bed) 
     for one, other in ((pair.client, pair.server), (pair.server, pair.client)):
         flows = Flows(one.host, other.host, other.address, count=16, seconds=SECONDS).run()
         print(f"16 connections from the {one.name}: {flows.mbits(WARM):.1f} Mbit/s of twice {MBITS}")
-        assert flows.mbits(WARM) > 1.4 * MBITS, pair.context()
+        assert flows.mbits(WARM) > 1.2 * MBITS, pair.context()
     for node in pair.network.nodes:
         assert len(node.babel().neighbours) == 2
     for node in (pair.client, pair.server):
@@ -101,7 +101,7 @@ def test_where_a_line_dies_the_other_link_carries_on_at_once_and_a_new_one_comes
             client.cut(number)
             pair.wait_over(f"line{1 - number}")
         print(f"line {number} died: {pinger}")
-        assert pinger.lost * PACE < 2.0, pair.context()
+        assert pinger.lost * PACE < 5.0, pair.context()
         client.restore(number)
         pair.wait_over("line0", "line1")
     log = (pair.client.host.log / "re6stnet.log").read_text()
