@@ -27,16 +27,22 @@ class RegionGreeter(Speaker, Protocol):
 class RegionFinder:
     """Speaks for the policy: its questions to regions are dealt with here, all else is passed on to peers.
 
-    `event` is the policy's ear.
+    `event` is the policy's ear. `longest_subnet` tells how long the subnet of a member is at most.
     """
 
     def __init__(
-        self, network: IPv6Network, mesh: policy.Mesh, event: Callable[[policy.Event], None], chance: Random
+        self,
+        network: IPv6Network,
+        mesh: policy.Mesh,
+        event: Callable[[policy.Event], None],
+        chance: Random,
+        longest_subnet: Callable[[], int],
     ) -> None:
         self._network = network
         self._mesh = mesh
         self._event = event
         self._chance = chance
+        self._longest_subnet = longest_subnet
         self._peers: RegionGreeter | None = None
         self._questions = RegionQuestions()
         self._answered: Buckets[Prefix] = Buckets(*ANSWER_RATE)
@@ -76,9 +82,12 @@ class RegionFinder:
         """Name somebody of our region; or ask the one that was named to us where it is."""
         now = time.monotonic()
         if not payload:
+            if not self._mesh.settings.region_length:
+                return None  # in a flat network nobody has to ask
             return self._somebody(peer).bits.encode("ascii") if self._answered.take(peer, now) else None
         region = self._mesh.region_of(peer)
-        named = None if region is None else self._questions.named(peer, region, payload, now)
+        longest = self._longest_subnet() - self._network.prefixlen
+        named = None if region is None else self._questions.named(peer, region, payload, longest, now)
         if named is not None and self._peers is not None:
             self._peers.send(named, Code.ADDRESS)
         return None

@@ -292,7 +292,8 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, line, event_log, forget)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
-    finder = RegionFinder(base.identity.trust.network, mesh, driver.event, _chance())
+    network = base.identity.trust.network
+    finder = RegionFinder(network, mesh, driver.event, _chance(), lambda: in_force.effective.longest_subnet)
     finder.start(peers)
     handler.about_regions, peers.anycast = finder, lambda: in_force.effective.anycast
     driver.start(tunnels, finder, AskRegistry(base.first_peer, known, driver, base.updates, tasks))

@@ -50,8 +50,11 @@ class RegionQuestions:
         question.asked = peer
         return True
 
-    def named(self, peer: Prefix, region: Prefix, answer: bytes, now: float) -> Prefix | None:
-        """Whom the one that was asked has named; None for what we have not asked for, or nobody of its region."""
+    def named(self, peer: Prefix, region: Prefix, answer: bytes, longest: int, now: float) -> Prefix | None:
+        """Whom the one that was asked has named; None for what we have not asked for, or nobody of its region.
+
+        `longest`: how many bits the prefix of a member has at most. Beyond those of an address, there is nobody to ask.
+        """
         question = self._at(region, now)
         if question is None or question.asked != peer or question.named is not None:
             return None
@@ -59,7 +62,8 @@ class RegionQuestions:
             found = Prefix.from_bits(answer.decode("ascii"))
         except (PrefixError, UnicodeDecodeError):
             return None
-        if not region.contains(found):
+        # The region itself is somebody only where that is the one that was asked, as its certificate says.
+        if not region.contains(found) or found.length > longest or found == region != peer:
             return None
         question.named = found
         return found

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
 from re6st.core.limits.budget import Buckets, HandshakeBudget
-from re6st.core.prefix import Prefix, address_bits, control_address
+from re6st.core.prefix import MAX_LENGTH, Prefix, address_bits, control_address
 from re6st.core.wire.datagrams import (
     MAC_LENGTH,
     PORT,
@@ -172,7 +172,12 @@ class Sessions:
     # -- sending --
 
     def send(self, prefix: Prefix, payload: bytes, now: float) -> list[Output]:
-        """Send a message; without a session it waits for one, for QUEUE_TIME."""
+        """Send a message; without a session it waits for one, for QUEUE_TIME.
+
+        Here and below, a prefix that is too long for an address is nobody's: nothing is sent.
+        """
+        if not self._has_address(prefix):
+            return []
         peer = self._table.wanted(prefix)
         if peer.connected(now):
             return [self._data(peer, payload, (control_address(self.network, prefix), PORT), now)]
@@ -181,6 +186,8 @@ class Sessions:
 
     def ensure(self, prefix: Prefix, now: float) -> list[Output]:
         """Open a session if there is none."""
+        if not self._has_address(prefix):
+            return []
         peer = self._table.wanted(prefix)
         return [] if peer.connected(now) else self._greet(peer, now)
 
@@ -336,6 +343,10 @@ class Sessions:
         return self._message(peer, payload, outputs, source, now) if payload else outputs
 
     # -- within --
+
+    def _has_address(self, prefix: Prefix) -> bool:
+        """Whether a prefix is not too long for the network: what waited for one that is would fail at each look."""
+        return self.network.prefixlen + prefix.length <= MAX_LENGTH
 
     def _heard(self, peer: Peer, payload: bytes, source: tuple[IPv6Address, int], now: float) -> list[Output]:
         """The peer has said something: it has what we told it, and may be told more."""

@@ -6,6 +6,8 @@ from ipaddress import IPv6Address, IPv6Network
 from random import Random
 from typing import Any
 
+import pytest
+
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey
@@ -39,7 +41,7 @@ def finder(said: Said, region_length: int = 14) -> tuple[RegionFinder, list[poli
     settings = policy.Settings(OWN, OWN, client_count=3, tunnel_refresh=300, close_time=60, region_length=region_length)
     mesh, events = policy.Mesh(settings, {}, Random(1)), list[policy.Event]()
     mesh.handle(policy.Surveyed(Survey(peers=frozenset((BESIDE, REGION)))), 0.0)
-    made = RegionFinder(NETWORK, mesh, events.append, Random(1))
+    made = RegionFinder(NETWORK, mesh, events.append, Random(1), lambda: 64)
     made.start(said)
     return made, events
 
@@ -61,6 +63,19 @@ def test_the_nearest_of_a_region_names_one_who_tells_where_it_is() -> None:
     assert events == [policy.RegionAnswered(REGION, OTHER, PLACE)]
 
 
+@pytest.mark.parametrize("longer", [17, 80, 81, 128])
+def test_one_whose_prefix_is_longer_than_any_of_the_network_is_asked_nothing(longer: int) -> None:
+    """Many of them have no address at all, and one question to such would end the daemon."""
+    said = Said()
+    found, _ = finder(said)
+    found.send(REGION, Code.ADDRESS)
+    found.heard(NEAREST)
+    found.answer(NEAREST, OTHER.bits.ljust(longer, "0").encode())
+    assert said.said[-1] == (NEAREST, Code.REGION, b"")
+    found.answer(NEAREST, OTHER.bits.encode())
+    assert said.said[-1] == (OTHER, Code.ADDRESS, b"")
+
+
 def test_what_is_for_a_node_goes_to_it() -> None:
     said = Said()
     found, _ = finder(said)
@@ -73,6 +88,11 @@ def test_what_is_for_a_node_goes_to_it() -> None:
     flat, _ = finder(said, 0)
     flat.send(REGION, Code.ADDRESS)
     assert said.said[-1] == (REGION, Code.ADDRESS, b"")
+
+
+def test_in_a_flat_network_nobody_is_named() -> None:
+    flat, _ = finder(Said(), 0)
+    assert flat.answer(NEAREST, b"") is None
 
 
 def test_somebody_of_our_region_is_named_by_chance_but_not_for_ever() -> None:

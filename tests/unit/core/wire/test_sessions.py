@@ -187,3 +187,11 @@ def test_greetings_to_one_that_does_not_answer_become_rare(world: World) -> None
         world.now += 1
         sent += world.carry(A, world.machines[A].ensure(B, world.now))
     assert 10 <= sent <= 20
+
+
+def test_nobody_has_a_prefix_that_is_too_long_for_the_network() -> None:
+    """A message for one goes nowhere, and nothing is left that would fail at each look."""
+    sessions, stranger = World().add(A), Prefix(0, 128)
+    assert sessions.send(stranger, b"x", 0.0) == sessions.ensure(stranger, 0.0) == []
+    assert sessions.peer(stranger) is None
+    assert sessions.retry(HELLO_WAIT) == []
