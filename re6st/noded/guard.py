@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv6Address
@@ -83,14 +83,15 @@ class _Watch:
         self._life = (-1, 0.0)
         self._timer: asyncio.TimerHandle | None = None
 
-    def look(self, ends: Ends, payload: Payload | None, region_length: int, now: float) -> None:
-        """See who claims what in it now."""
+    def look(self, ends: Ends, payload: Payload | None, region_length: int, behind: bool, now: float) -> None:
+        """See who claims what in it now; see Claims.look."""
         if self._life[0] != self.routing.priority:
             self._life = self.routing.priority, now
         self.found = self._claims.look(
             *(self.routing.table, ends.owner_at, now, self._life[1], payload, ends.numbers, ends.is_shared),
             region_length,
             self.routing.age,
+            behind,
         )
 
     def look_again(self, seconds: float) -> None:
@@ -123,6 +124,8 @@ class Guard:
         requirement: RequirementWatch,
         event_log: EventLog,
     ) -> None:
+        self.is_behind: Callable[[], bool] = lambda: False
+        """Whether the registry has published parameters that we do not have yet."""
         self._in_force = in_force
         self._tunnels = tunnels
         self._mesh = mesh
@@ -168,7 +171,8 @@ class Guard:
 
     def _look(self, watch: _Watch, payload: Payload | None) -> None:
         now, before = time.monotonic(), self._heard
-        watch.look(self._tunnels.ends, payload, self._in_force.effective.parameters.regions, now)
+        regions = self._in_force.effective.parameters.regions
+        watch.look(self._tunnels.ends, payload, regions, self.is_behind(), now)
         for lie in watch.found.lies:
             self._expose(lie)
         heard = self._heard

@@ -116,6 +116,10 @@ class Updates:
         """The serial numbers of certificates that are out."""
         return self.parameters.crl
 
+    def is_behind(self) -> bool:
+        """Whether we have heard of parameters that are newer than ours."""
+        return self._heard > self.parameters.version
+
     # -- at start --
 
     async def start(self) -> Parameters:

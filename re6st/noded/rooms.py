@@ -252,6 +252,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         peers.told_abilities = links.met_again
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
+    guard.is_behind = base.updates.is_behind
     line_news = LineNews(advertiser, tunnels)
     watched = not config.remote_gateways
     uplinks = Uplinks(config.uplinks, machine.kernel, choice, driver.event, line_news, watched=watched)

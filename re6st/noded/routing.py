@@ -21,6 +21,7 @@ from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.babel_restart import BabelRestartPolicy
 from re6st.core.routing.babel_settings import BabelSettings, outgrown, update_interval
 from re6st.core.routing.planes import Plane
+from re6st.core.routing.regions import RecentLengths
 from re6st.core.routing.route_history import RouteHistory
 from re6st.core.routing.survey import Survey, survey
 from re6st.noded.left_routes import FormerNetworks, LeftRoutes, SweptRoutes
@@ -145,6 +146,7 @@ class RoutingPlane:
         """Since when each way is what it is."""
         self.as_one: Callable[[], Mapping[str, NextHop]] = dict
         """Which links count as another one with the same peer; see core/routing/survey.py."""
+        self._lengths = RecentLengths()
         self.seen = Survey()
         """What the table said of the mesh when it last changed."""
 
@@ -247,7 +249,7 @@ class RoutingPlane:
             await asyncio.sleep(max(SETTLE, len(self.table.routes) / ROUTES_PER_SECOND))
             self._changed.clear()
             regions = self._in_force.effective.parameters.regions
-            found = survey(self.table, network, own, regions, self.as_one())
+            found = survey(self.table, network, own, regions, self.as_one(), self._lengths.note(regions, _now()))
             running, late = self.babel.informed, self.babel.late
             self.seen = seen = replace(found, running=running, late=late, generation=self.priority)
             self.history.note(self.table, time.time())

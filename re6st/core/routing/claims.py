@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from re6st.core.prefix import Prefix, ipv4_subnet, prefix_of
 from re6st.core.routing.babel_lines import INFINITY, NextHop, Route, Route4, Table
+from re6st.core.routing.regions import RecentLengths
 
 HOLD = 0.3
 """A claim must last so many seconds: for a moment, babel may still know an interface by its previous peer."""
@@ -28,7 +29,11 @@ HELD_OWN = 10.0
 """Our own subnet must be announced by others, or a certificate be used twice, for so many seconds before it counts."""
 HELD_REGION = 600.0
 """What may be a region of the peer's must be announced for so many seconds before it counts: it may have heard how long
-regions are now before us, or may hear it after us."""
+regions are now before us, or may hear it after us. Where there are regions, or were lately, or where the registry has
+published parameters that we do not have yet."""
+HELD_FLAT = 120.0
+"""The same in a flat network: longer than it takes to hear that there are newer parameters. Others go on telling of former
+regions for less than that (FOLLOWED in node.py); a node that starts meanwhile does not know of these."""
 GRACE = 60.0
 """For so many seconds after the start of a babeld, others may still announce routes of the previous one, which had
 another identity.
@@ -103,6 +108,7 @@ class Claims:
         self._own = own
         self._accepted = [found for each in accepted if isinstance(each, IPv6Network) for found in self._inside(each)]
         self._accepted4 = [each for each in accepted if isinstance(each, IPv4Network)]
+        self._lengths = RecentLengths()
         self._since: dict[object, float] = {}
         self._owners: dict[NextHop, tuple[Prefix, float]] = {}
         """Who was at the other end when a neighbour on an interface of its own was seen first, and since when it is
@@ -119,14 +125,16 @@ class Claims:
         is_shared: Callable[[str], bool] = lambda _: False,
         region_length: int = 0,
         age: float = 0.0,
+        behind: bool = False,
     ) -> Findings:
         """`owner` says whose certificate the other end has; None if that is not known. `numbers` returns the node
         numbers in the certificates of a peer; if they are not known, we believe its IPv4 subnet. `is_shared`: whether
         neighbours share an interface, as behind a server. `region_length`: how many bits of a prefix tell the region,
         which each node of it announces as its own, too. `age`: how many seconds ago babel knew what the table says; who
-        is at the other end is known of now.
+        is at the other end is known of now. `behind`: there are parameters that we do not have yet.
         """
         read = now - age
+        held = HELD_REGION if self._lengths.note(region_length, now) or behind else HELD_FLAT
         false: defaultdict[Prefix, set[tuple[NextHop, Network]]] = defaultdict(set)
         regional: defaultdict[Prefix, set[tuple[NextHop, Network]]] = defaultdict(set)
         routers: defaultdict[Prefix, set[str]] = defaultdict(set)
@@ -181,11 +189,11 @@ class Claims:
         keys += [("region", peer) for peer in regional]
         self._since = {key: self._since.get(key, read) for key in keys}
         left = [HOLD - self._lasts(peer, read) for peer in false]
-        left += [HELD_REGION - self._lasts(("region", peer), read) for peer in regional]
+        left += [held - self._lasts(("region", peer), read) for peer in regional]
         left += [STALE - (read - changed) for _, changed in self._owners.values()]
         left += [HELD_OWN - self._lasts(("doubled", peer), read) for peer in doubled]
         lies = [_lie(peer, found) for peer, found in false.items() if self._lasts(peer, read) >= HOLD]
-        lies += [_lie(p, found) for p, found in regional.items() if self._lasts(("region", p), read) >= HELD_REGION]
+        lies += [_lie(p, found) for p, found in regional.items() if self._lasts(("region", p), read) >= held]
         until_own = max(HELD_OWN - self._lasts(Heard, read), babel_since + GRACE - now)
         if ours:
             left.append(until_own)

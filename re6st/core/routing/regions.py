@@ -16,6 +16,24 @@ from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError, prefix_of, subnet
 ROUTE_PROTOCOL = 44
 """The kernel's number for who made a route: by it babel knows the route of our region, to tell others of it."""
 
+LATELY = 600.0
+"""Seconds in which others may still tell of regions of another length than those of now: not all hear of new ones at
+one time, and who cannot reach the registry asks it again after five minutes."""
+
+
+class RecentLengths:
+    """How many bits regions have, and had lately. Times are of one clock that the caller reads."""
+
+    def __init__(self) -> None:
+        self._until: dict[int, float] = {}
+
+    def note(self, length: int, now: float) -> frozenset[int]:
+        """All of them, with `length` that of now, 0 where the network is flat. None in one that long has been."""
+        if length:
+            self._until[length] = now + LATELY
+        self._until = {each: until for each, until in self._until.items() if now < until}
+        return frozenset(self._until)
+
 
 def region_of(prefix: Prefix, length: int) -> Prefix:
     """The region that a node is in, or a region itself, where regions have so many bits."""

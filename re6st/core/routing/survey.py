@@ -162,7 +162,12 @@ class Survey:
 
 
 def survey(
-    table: Table, network: IPv6Network, own: Prefix, region_length: int = 0, as_one: Mapping[str, NextHop] = NONE
+    table: Table,
+    network: IPv6Network,
+    own: Prefix,
+    region_length: int = 0,
+    as_one: Mapping[str, NextHop] = NONE,
+    recent: Set[int] = frozenset(),
 ) -> Survey:
     """Read the table. This takes time proportional to the number of routes.
 
@@ -171,6 +176,8 @@ def survey(
 
     The interfaces in `as_one` are those of links beside another one with the same peer, and count as that one: so there
     is one link with the peer, as good as the best of them.
+
+    `recent`: the lengths of regions of now and of some minutes ago (regions.py).
     """
     region = region_of(own, region_length) if region_length else own
     announcers, members = set[str](), set[str]()
@@ -200,7 +207,7 @@ def survey(
         ways[destination].append(route)
         if route.installed:
             used[destination] = route
-    for aggregate in _aggregates(ways.keys()):
+    for aggregate in _aggregates(ways.keys(), recent) - set(owner.values()):
         del ways[aggregate]
         used.pop(aggregate, None)
     carried: defaultdict[NextHop, set[Prefix]] = defaultdict(set)
@@ -238,10 +245,13 @@ def survey(
     )
 
 
-def _aggregates(found: Set[Prefix]) -> Set[Prefix]:
-    """Those that contain others, so they are no nodes: regions of which we know the nodes, as regions come or go."""
-    lengths = {prefix.length for prefix in found}
-    shorter = sorted(lengths)[:-1]
+def _aggregates(found: Set[Prefix], lengths: Set[int]) -> Set[Prefix]:
+    """Those of these lengths that contain others, so they are no nodes: regions of which we know the nodes, as regions
+    come or go.
+
+    Of no other length, or a member could hide any node from all others by telling of a way to somebody within it.
+    """
+    shorter = lengths & {prefix.length for prefix in found}
     over = (
         Prefix(prefix.value >> prefix.length - length, length)
         for prefix in found

@@ -14,6 +14,7 @@ from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_lines import INFINITY, NextHop, Route, Route4, Table
 from re6st.core.routing.claims import (
     GRACE,
+    HELD_FLAT,
     HELD_OWN,
     HELD_REGION,
     HOLD,
@@ -53,13 +54,14 @@ def after(
     accepted: tuple[str, ...] = (),
     since: float = -1000.0,
     region_length: int = 0,
+    behind: bool = False,
 ) -> Findings:
     """What is found when these routes have been there for so long."""
     table = Table()
     table.routes = {str(number): each for number, each in enumerate(routes)}
     claims = Claims(NETWORK, OWN, [ip_network(each) for each in accepted])
-    claims.look(table, ENDS.get, 0.0, since, region_length=region_length)
-    return claims.look(table, ENDS.get, seconds, since, region_length=region_length)
+    claims.look(table, ENDS.get, 0.0, since, region_length=region_length, behind=behind)
+    return claims.look(table, ENDS.get, seconds, since, region_length=region_length, behind=behind)
 
 
 def test_who_announces_the_subnet_of_another_is_named_with_it() -> None:
@@ -134,7 +136,25 @@ def test_a_node_may_announce_its_own_region_and_no_other_part_of_the_network() -
     shorter = route(Prefix(0, 4))
     assert not after(HOLD, shorter, region_length=14).lies, "it may have heard first that regions are larger now"
     assert after(HELD_REGION, shorter, region_length=14).lies
-    assert after(HELD_REGION, shorter).lies
+
+
+def test_in_a_flat_network_a_shorter_prefix_is_a_lie_unless_it_may_be_a_region_that_we_do_not_know() -> None:
+    shorter = route(Prefix(0, 14))
+    assert not after(HELD_FLAT - 1, shorter).lies, "we may not have heard yet that there are regions"
+    assert after(HELD_FLAT, shorter).lies
+    assert not after(HELD_FLAT, shorter, behind=True).lies, "there are parameters that we do not have"
+    assert after(HELD_REGION, shorter, behind=True).lies
+
+
+def test_where_there_were_regions_others_may_tell_of_them_still() -> None:
+    claims, table = Claims(NETWORK, OWN), Table()
+    table.routes = {"1": route(Prefix(0, 14))}
+    assert not claims.look(table, ENDS.get, 0.0, -1000.0, region_length=14).lies
+    claims.look(table, ENDS.get, 1.0, -1000.0)
+    found = claims.look(table, ENDS.get, 1.0 + HELD_FLAT, -1000.0)
+    assert not found.lies
+    assert found.again is not None
+    assert claims.look(table, ENDS.get, 1.0 + HELD_REGION, -1000.0).lies
 
 
 def test_honest_neighbours_are_never_named() -> None:

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from re6st.core.prefix import Prefix, PrefixError, address, control_address, subnet
 from re6st.core.routing.babel_lines import NextHop, Route, Table
-from re6st.core.routing.regions import announced, anycast_address, filters, own_region, region_of, takes
+from re6st.core.routing.regions import (
+    LATELY,
+    RecentLengths,
+    announced,
+    anycast_address,
+    filters,
+    own_region,
+    region_of,
+    takes,
+)
 from re6st.core.routing.survey import Survey, survey
 
 NETWORK = IPv6Network("2001:db8::/32")
@@ -113,12 +122,48 @@ def test_a_region_is_split_if_somebody_announces_it_whom_no_route_leads_to() -> 
     assert not seen(route("0110000", 1, "d"), route("011", 2, "d", refmetric=96, installed=False)).split
 
 
+def flat(*routes: Route, recent: frozenset[int] = frozenset()) -> Survey:
+    table = Table()
+    table.routes = {route.ident: route for route in routes}
+    return survey(table, NETWORK, OWN, recent=recent)
+
+
+def test_in_a_flat_network_nobody_hides_a_node_by_a_subnet_of_it() -> None:
+    """Prefixes have two lengths there, and a member says that it heard of somebody within a node's own subnet."""
+    node, within = route("1010", 1, "a", refmetric=96), route("1010000", 2, "liar", refmetric=96)
+    for recent in (frozenset[int](), frozenset((3,))):
+        found = flat(node, within, recent=recent)
+        assert bits("1010") in found.peers
+        assert bits("1010") in found.metrics
+
+
+def test_regions_of_a_moment_ago_are_no_nodes() -> None:
+    """Their nodes are known one by one again, or in regions of another length."""
+    node, region = route("1010000", 1, "a", refmetric=96), route("101", 1, "a", refmetric=96)
+    assert flat(node, region, recent=frozenset((3,))).peers == {bits("1010000")}
+    assert flat(region, recent=frozenset((3,))).peers == {bits("101")}, "it is all that we have"
+
+
+def test_who_is_next_to_us_is_not_hidden_even_then() -> None:
+    neighbour, within = route("101", 1, "a"), route("1010000", 2, "liar", refmetric=96)
+    assert bits("101") in flat(neighbour, within, recent=frozenset((3,))).peers
+
+
+def test_lengths_of_regions_are_remembered_for_some_minutes() -> None:
+    lengths = RecentLengths()
+    assert lengths.note(0, 0.0) == frozenset()
+    assert lengths.note(14, 1.0) == {14}
+    assert lengths.note(15, 2.0) == {14, 15}
+    assert lengths.note(0, 1.0 + LATELY) == {15}
+    assert lengths.note(0, 2.0 + LATELY) == frozenset()
+
+
 def test_ways_of_others_to_what_was_our_region_are_no_peers_that_we_miss() -> None:
     """The network is flat again, and the other nodes have not forgotten our region yet."""
     table = Table()
     others = route("1010000", 2, "b"), route("101", 2, "b", installed=False), route("101", 1, "b", refmetric=96)
     for each in (route("0110000", 1, "a"), route("011", 1, "a", installed=False), *others):
         table.routes[each.ident] = each
-    found = survey(table, NETWORK, OWN)
+    found = survey(table, NETWORK, OWN, recent={3})
     assert found.peers == found.neighbours.keys() == {bits("0110000"), bits("1010000")}
     assert not found.starved, "or babeld would be started anew for it"

@@ -121,8 +121,10 @@ def test_a_registry_that_is_down_is_asked_again(world: World) -> None:
     async def watch() -> None:
         world.updates.hear(new.version)
         await until(lambda: world.registry.asked > 4)
+        assert world.updates.is_behind()
         world.registry.parameters = new
         await until(lambda: world.changes)
+        assert not world.updates.is_behind()
         asked = world.registry.asked
         await asyncio.sleep(0.05)
         assert world.registry.asked == asked, "and then no more"
