@@ -32,8 +32,8 @@ HELD_REGION = 600.0
 regions are now before us, or may hear it after us. Where there are regions, or were lately, or where the registry has
 published parameters that we do not have yet."""
 HELD_FLAT = 120.0
-"""The same in a flat network: longer than it takes to hear that there are newer parameters. Others go on telling of former
-regions for less than that (FOLLOWED in node.py); a node that starts meanwhile does not know of these."""
+"""The same in a flat network: longer than it takes to hear of newer parameters, and than others go on telling of former
+regions (FOLLOWED in node.py), which a node that starts meanwhile does not know."""
 GRACE = 60.0
 """For so many seconds after the start of a babeld, others may still announce routes of the previous one, which had
 another identity.
