@@ -105,12 +105,19 @@ class BabelRoutes:
     def _read(self, netlink: Netlink, plans: Collection[AddressPlan]) -> Iterator[tuple[AddressPlan, KernelRoute]]:
         for plan in plans:
             network = plan.network
+            if any(_is_within(network, each.network) for each in plans):
+                continue  # our region: the routes there are the network's
             for route in netlink.routes(family_of(network), protocol=RTPROT_BABEL):
                 length = route.destination.prefixlen
                 inside = length >= network.prefixlen and route.destination.network_address in network
                 # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
                 if (inside or route.source == network) and self._among(route.table):
                     yield plan, route
+
+
+def _is_within(part: Network, whole: Network) -> bool:
+    """Whether it is a part of the other one, and not all of it."""
+    return part.prefixlen > whole.prefixlen and part.network_address in whole
 
 
 def _way(route: KernelRoute) -> tuple[Network, Network]:

@@ -32,7 +32,7 @@ class DetourRoutes:
 
     async def follow(self, wanted: Mapping[Way, Detour], plans: Iterable[AddressPlan]) -> None:
         """Have these and no others. One that the kernel refuses is left out: babel's own route is there."""
-        sources = {each.network.version: each.address for each in plans}
+        sources = {each.network.version: each.address for each in plans if not each.shared}
         indexes: dict[str, int] = {}
         for name in {detour.by.interface for detour in wanted.values()}:
             with suppress(OSError):  # it is not there any more

@@ -47,6 +47,11 @@ class AddressPlan:
     """Of the unreachable routes: by it babel knows those to tell others of."""
 
     @property
+    def shared(self) -> bool:
+        """Whether it is the address of all nodes of our region: no packet is to have it as source by itself."""
+        return self.protocol != RTPROT_STATIC
+
+    @property
     def priority(self) -> int | None:
         """Of the unreachable routes. Of those that babel tells of, one that none of babeld's has.
 
@@ -294,9 +299,8 @@ class Wanted:
         )
         to_peers = (route for route in self.routes if route.type != RTN_UNREACHABLE)
         routes = (*nowhere, *to_peers)
-        return replace(
-            self, addresses=tuple(Placed(plan.address, plan.length, interface) for plan in plans), routes=routes
-        )
+        addresses = (Placed(plan.address, plan.length, interface, deprecated=plan.shared) for plan in plans)
+        return replace(self, addresses=tuple(addresses), routes=routes)
 
     def with_tap(self, name: str, up: TapState | None = None) -> Wanted:
         """The same with an interface of a tunnel, which shall be up as it is said."""

@@ -12,6 +12,7 @@ import pytest
 
 from re6st.core.machine.wanted_state import RTN_UNREACHABLE, RTPROT_BABEL, AddressPlan, KernelRoute
 from re6st.core.routing.planes import MAIN, TABLES, Plane
+from re6st.core.routing.regions import ROUTE_PROTOCOL
 from re6st.linux import babel_routes
 from re6st.linux.babel_routes import BabelRoutes
 from re6st.linux.kernel import Kernel
@@ -98,3 +99,14 @@ def test_a_route_that_a_plane_lost_is_missed_though_another_plane_has_it(there: 
     there.append(by_babel(1024, BESIDE.table))
     assert asyncio.run(BabelRoutes(MAIN.has).installed([PLAN], 1024, 1)).ways == frozenset()
     assert asyncio.run(BabelRoutes(BESIDE.has).installed([PLAN], 1024, 1)).ways == {(THERE, ANY)}
+
+
+def test_a_route_within_our_region_is_one_route_and_has_our_own_address(there: list[KernelRoute]) -> None:
+    """Our region is a part of the network, and its address is shared by all its nodes."""
+    region = IPv6Network("2001:db8:42::/56")
+    shared = AddressPlan(region, region[-1], 128, (region,), ROUTE_PROTOCOL)
+    there.append(by_babel(1024, None))
+    for plans in ([PLAN, shared], [shared, PLAN]):
+        found = asyncio.run(BabelRoutes().installed(plans, 1024, 1))
+        assert found.sourceless == (replace(there[0], preferred=PLAN.address),)
+    assert asyncio.run(BabelRoutes().sweep([PLAN, shared])) == [by_babel(1024, None)]

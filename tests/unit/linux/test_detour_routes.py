@@ -13,6 +13,7 @@ import pytest
 from re6st.core.machine.wanted_state import AddressPlan, KernelRoute
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.detours import ANYWHERE, Detour, Way
+from re6st.core.routing.regions import ROUTE_PROTOCOL
 from re6st.linux.detour_routes import AT_ONCE, LASTS, RTPROT_DETOUR, DetourRoutes
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import Netlink
@@ -70,6 +71,14 @@ def test_they_have_a_mark_and_an_end_that_comes_by_itself(kernel: PlayedKernel) 
     assert (far.gateway, far.interface, far.protocol, far.lasts) == (B.address, 2, RTPROT_DETOUR, LASTS)
     assert far.preferred == OURS.network_address + 1
     assert (payload.gateway, payload.lasts, payload.preferred) == (B.address, None, IPv4Address("10.42.1.1"))
+
+
+def test_packets_by_them_have_our_own_address_and_not_that_which_a_region_shares(kernel: PlayedKernel) -> None:
+    """An answer to that one would come to whichever node of our region is nearest."""
+    region = IPv6Network("2001:db8:42::/56")
+    shared = AddressPlan(region, region[-1], 128, (region,), ROUTE_PROTOCOL)
+    asyncio.run(routes_in(kernel).follow({(FAR, ANYWHERE): Detour(B, A)}, (PLANS[0], shared, PLANS[1])))
+    assert kernel.there[FAR, None].preferred == OURS.network_address + 1
 
 
 def test_one_that_was_for_our_packets_alone_gives_way_to_that_for_all(kernel: PlayedKernel) -> None:

@@ -136,6 +136,8 @@ def test_in_a_network_of_regions_the_kernel_has_that_of_the_node_and_the_address
     plan = effective.address_plans[1]
     assert (plan.unreachable, plan.address, plan.length) == ((region,), region[-1], 128)
     [route] = [each for each in Wanted().with_plans([plan], "lo").routes if each.destination == region]
+    own, shared = Wanted().with_plans(effective.address_plans, "lo").addresses
+    assert (own.deprecated, shared.deprecated) == (False, True), "no program has the one of all as its source by chance"
     assert (route.protocol, route.priority) == (ROUTE_PROTOCOL, 1), "before any of babeld's, which has another one"
     assert f"redistribute ip {network} ge {network.prefixlen + 1} proto {ROUTE_PROTOCOL}\n" in configuration(
         effective.babel(MAIN, 0, 0)
