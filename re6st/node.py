@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +25,7 @@ from re6st.linux import process
 from re6st.linux.local_addresses import local_addresses
 from re6st.noded import multicast, program_outputs, takeover
 from re6st.noded.first_peer import FirstPeer
-from re6st.noded.left_behind import LEFT, remove
+from re6st.noded.left_behind import LEFT, former_regions, remove
 from re6st.noded.left_routes import lead_out
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.peer_cache import Cache
@@ -145,12 +145,12 @@ class Node:
         self._machine = machine = await MachineRooms.of(base)
         rooms = None
         try:
-            found, left = await self._clear(machine)
+            found, left, former = await self._clear(machine)
             async with Tasks() as tasks:
                 self._rooms = rooms = build(base, machine, found, left, tasks)
                 write_revoked(self.config.run, parameters.crl)
                 rooms.peers.open(control)
-                member = Member(base, machine, rooms, tasks)
+                member = Member(base, machine, rooms, tasks, former)
                 try:
                     await member.enter(found, news)
                     waiting.cancel()  # ready once our address is there and babeld speaks
@@ -168,9 +168,13 @@ class Node:
             if rooms is not None:
                 rooms.peers.close()
 
-    async def _clear(self, machine: MachineRooms) -> tuple[Found, babel.Left]:
-        """Find what an earlier run that was killed, or replaced, left running; remove everything else that it left."""
+    async def _clear(self, machine: MachineRooms) -> tuple[Found, babel.Left, list[AddressPlan]]:
+        """Find what an earlier run that was killed, or replaced, left running; remove everything else that it left.
+
+        Also found are the regions that its babeld tells others of, and that are none any more.
+        """
         effective, run = machine.in_force.effective, self.config.run
+        former = former_regions(run, effective.address_plans)
         found = takeover.look(run, effective.babel_command(MAIN))
         if not found and effective.client_count and effective.parameters.registry_prefix != self.prefix:
             self._first_peer.foresee()  # while we look after this machine
@@ -183,26 +187,28 @@ class Node:
             machine.packet_filter.expect_outside()
         await machine.packet_filter.follow(effective.packet_rules)
         kept = Kept(found.hosts, self.config.main_interface, frozenset(found.links)) if found else None
-        for what in await machine.kernel.clear(effective.address_plans, kept):
+        for what in await machine.kernel.clear((*effective.address_plans, *former), kept):
             log.warning("removed %s, left by an earlier run", what)
         if found:
             counts = len(found.clients), len(found.servers), len(found.links)
             log.info("taking over %s tunnels, %s servers and %s WireGuard links", *counts)
         else:
             log.debug("nothing of an earlier run is left")
-        return found, babel.Left(found.babeld, routes)
+        return found, babel.Left(found.babeld, routes), former if found else []
 
 
 class Member:
     """A node that has its rooms: enters the network, follows what the registry says, and leaves."""
 
-    def __init__(self, base: Base, machine: MachineRooms, rooms: Rooms, tasks: Tasks) -> None:
+    def __init__(
+        self, base: Base, machine: MachineRooms, rooms: Rooms, tasks: Tasks, former_regions: Sequence[AddressPlan] = ()
+    ) -> None:
         self._base = base
         self._machine = machine
         self._rooms = rooms
         self._tasks = tasks
         self._loops: list[asyncio.Task[None]] = []
-        self._former_regions: list[AddressPlan] = []
+        self._former_regions = list(former_regions)
 
     async def enter(self, found: Found, news: asyncio.Event) -> None:
         """Put our address on the machine and start everything; go on with what an earlier daemon left."""
@@ -211,7 +217,7 @@ class Member:
         log.info("%s (%s), subnet %s, protocol %s", address(network, prefix), prefix.cn, effective.subnet, PROTOCOL)
         machine.sysctls.keep()
         machine.advertisements.keep()
-        await machine.addresses.enter(effective.address_plans)
+        await self._enter_addresses()
         await rooms.uplinks.look()  # before any tunnel is opened, or gone on with
         rooms.tunnels.go_on()  # before the servers tell of clients: what we have is to be known by then
         await rooms.tunnels.servers.serve(found.servers)
@@ -307,6 +313,12 @@ class Member:
         # It may take minutes, and has the newest settings at each step.
         self._tasks.start(rooms.tunnels.renew(rooms.routing.survey), "servers with new settings")
         return done
+
+    async def _enter_addresses(self) -> None:
+        """Put our addresses there, and those of regions that an earlier daemon told others of, for a while."""
+        await self._machine.addresses.enter(self._address_plans())
+        if self._former_regions:
+            self._tasks.start(self._give_up(list(self._former_regions)), "a former region")
 
     def _keep_region(self, before: EffectiveConfig) -> None:
         """Go on telling others of a region that is none any more, as long as they may lead by it alone."""

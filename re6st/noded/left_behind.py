@@ -17,6 +17,7 @@ from typing import Any
 from re6st import babel
 from re6st.core.machine import handing_rules, incoming_rules, share_rules
 from re6st.core.machine.wanted_state import RTPROT_STATIC, AddressPlan
+from re6st.core.routing.regions import ROUTE_PROTOCOL
 from re6st.linux import process
 from re6st.linux.kernel import Kernel
 from re6st.linux.nftables import Nft, NftError, Ruleset
@@ -77,6 +78,11 @@ def noted(run: Path) -> tuple[AddressPlan, ...]:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         log.warning("%s: %s", run / run_names.PLACED, error)
     return ()
+
+
+def former_regions(run: Path, wanted: Collection[AddressPlan]) -> list[AddressPlan]:
+    """Those that an earlier daemon had, and told others of, and that are not wanted now."""
+    return [plan for plan in noted(run) if plan.protocol == ROUTE_PROTOCOL and plan not in wanted]
 
 
 async def remove(run: Path, plans: Sequence[AddressPlan] = ()) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from ipaddress import IPv6Network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from re6st import cert, node
 from re6st.client.files import Files
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.prefix import Prefix
+from re6st.core.routing.regions import ROUTE_PROTOCOL
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
@@ -22,6 +24,7 @@ from re6st.noded.peer_cache import Cache
 from re6st.noded.registry_updates import Updates
 from re6st.noded.rooms import MachineRooms
 from re6st.noded.settings import Config
+from re6st.service.tasks import Tasks
 from tests.unit.fake_program import until
 
 PEER = Prefix(2, 16)
@@ -154,6 +157,36 @@ def test_whose_session_ends_by_a_revocation_has_no_link_either(has_links: bool) 
     member = node.Member(nothing, nothing, rooms, nothing)
     member._cut_off(frozenset({7}))
     assert done == [*([PEER] if has_links else []), {7}]
+
+
+def test_a_region_that_an_earlier_daemon_told_others_of_is_given_up_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was killed, or replaced, before the network became flat."""
+    monkeypatch.setattr(node, "FOLLOWED", 0.0)
+    whole, net = IPv6Network("2001:db8:42::/48"), IPv6Network("2001:db8:42::/56")
+    flat = AddressPlan(whole, whole[1], 64, (whole,))
+    region = AddressPlan(net, net[-1], 128, (net,), ROUTE_PROTOCOL)
+    had: list[list[AddressPlan]] = []
+
+    async def follow(plans: list[AddressPlan]) -> bool:
+        had.append(plans)
+        return True
+
+    machine: Any = SimpleNamespace(
+        in_force=SimpleNamespace(effective=SimpleNamespace(address_plans=[flat])),
+        addresses=SimpleNamespace(enter=follow, follow=follow),
+    )
+
+    async def main() -> None:
+        async with Tasks() as tasks:
+            nothing: Any = None
+            member = node.Member(nothing, machine, nothing, tasks, [region])
+            await member._enter_addresses()
+            await until(lambda: len(had) == 2)
+
+    asyncio.run(main())
+    assert had == [[flat, region], [flat]]
 
 
 @pytest.mark.parametrize("has_links", [True, False])

@@ -17,6 +17,7 @@ from re6st.core import interfaces
 from re6st.core.machine import mptcp_numbers, share_numbers, uplink_numbers
 from re6st.core.routing import planes
 from re6st.core.routing.claims import link_local
+from re6st.core.routing.regions import ROUTE_PROTOCOL
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -440,13 +441,17 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     If anything is `kept`, the traffic needs our address and the unreachable routes, which are in neither and stay.
     Rules stay too: without them packets that neighbours send by the throughput plane could come back to these, and
     tunnels that are bound to an uplink would leave it. So do the addresses of subflows, which would end with them.
+    The route of a region that is in none of the `plans` goes with its address: babeld would tell others of it for ever.
     """
     # A babeld that runs on would not notice that an interface went, if another came at once.
     tunnels = (name for name, link in actual.links.items() if link.kind in TUNNEL_KINDS)
     taps = dict.fromkeys(name for name in tunnels if interfaces.is_ours(name) or interfaces.is_unfinished(name))
     main, hosts = (None, ()) if kept is None else (kept.main_interface, kept.hosts)
     own = {plan.address for plan in plans}
+    regions = tuple(_unknown_regions(actual, plans))
+    shared = {each.destination[-1] for each in regions} - own
     addresses = (each for each in actual.addresses if each.ip in own and each.interface not in {*taps, main})
+    of_regions = (each for each in actual.addresses if each.ip in shared)
     ours = dict.fromkeys(each for each in actual.routes if each.protocol == RTPROT_RE6ST)
     to_peers = tuple(each for each in ours if each.table not in uplink_numbers.TABLES)
     out = tuple(each for each in ours if each.table in uplink_numbers.TABLES)
@@ -462,12 +467,29 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     uplinks: tuple[KernelRoute | KernelRule, ...] = (*out, *leading)
     mptcp = _left_of_mptcp(actual, plans)
     found = Wanted(
-        tuple(addresses), (*nowhere, *to_peers), taps, rules=rules, uplinks=uplinks, shares=shares, mptcp=mptcp
+        (*addresses, *of_regions),
+        tuple(dict.fromkeys((*nowhere, *regions, *to_peers))),
+        taps,
+        rules=rules,
+        uplinks=uplinks,
+        shares=shares,
+        mptcp=mptcp,
     )
     if kept is None:
         return found, Wanted()
     taps = dict.fromkeys(filter(kept.keeps, taps))
     return found, Wanted(routes=routes, taps=taps, rules=rules, uplinks=uplinks, mptcp=mptcp)
+
+
+def _unknown_regions(actual: Actual, plans: Collection[AddressPlan]) -> Iterator[KernelRoute]:
+    """Routes of regions in our networks that no plan has."""
+    known = {network for plan in plans for network in plan.unreachable}
+    networks = [plan.network for plan in plans if isinstance(plan.network, IPv6Network)]
+    for route in actual.routes:
+        net = route.destination
+        ours = route.type == RTN_UNREACHABLE and route.protocol == ROUTE_PROTOCOL and net not in known
+        if ours and isinstance(net, IPv6Network) and any(map(net.subnet_of, networks)):
+            yield route
 
 
 def _left_of_mptcp(actual: Actual, plans: Collection[AddressPlan]) -> tuple[Placed | KernelRule, ...]:

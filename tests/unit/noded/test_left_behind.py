@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from re6st.core.machine.wanted_state import AddressPlan
+from re6st.core.routing.regions import ROUTE_PROTOCOL
 from re6st.linux.nftables import NftError
 from re6st.linux.process import MissingProgram
 from re6st.noded import left_behind
@@ -45,6 +46,14 @@ def test_what_was_noted_is_read_again(tmp_path: Path) -> None:
 def test_a_note_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / run_names.PLACED).write_bytes(text.encode("latin-1"))
     assert left_behind.noted(tmp_path) == ()
+
+
+def test_regions_that_an_earlier_daemon_told_others_of_are_known_until_they_are_wanted_again(tmp_path: Path) -> None:
+    flat, net = PLANS[0], IPv6Network("2001:db8:42::/56")
+    region = AddressPlan(net, net[-1], 128, (net,), ROUTE_PROTOCOL)
+    left_behind.note(tmp_path, (flat, region, PLANS[1]))
+    assert left_behind.former_regions(tmp_path, [flat]) == [region]
+    assert left_behind.former_regions(tmp_path, [flat, region]) == []
 
 
 def test_what_cannot_be_noted_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -39,6 +39,7 @@ from re6st.core.machine.wanted_state import (
     surplus,
     tap_settings,
 )
+from re6st.core.routing.regions import ROUTE_PROTOCOL
 
 NET6, NET4 = IPv6Network("2001:db8:42::/48"), IPv4Network("10.42.0.0/16")
 PLANS = (
@@ -65,6 +66,11 @@ OTHERS = (
     KernelRoute(IPv6Network("2001:db8:43::/48"), type=RTN_UNREACHABLE),
     KernelRoute(IPv4Network("192.0.2.9/32"), gateway=GATEWAYS[0], protocol=3),
 )
+
+
+def region_plan(network: str) -> AddressPlan:
+    net = IPv6Network(network)
+    return AddressPlan(net, net[-1], 128, (net,), ROUTE_PROTOCOL)
 
 
 class Machine:
@@ -234,6 +240,29 @@ def test_a_daemon_that_takes_over_leaves_what_the_traffic_needs(
     assert {thing for thing in surplus(now, again) if isinstance(thing, Placed)} == set()
     machine.follow(now, again)
     assert before <= machine.things
+
+
+def test_the_route_of_a_region_that_nobody_knows_of_goes_with_its_address_also_at_a_takeover() -> None:
+    """Else babeld would tell others of that region for ever."""
+    flat, former, now = PLANS[0], region_plan("2001:db8:42:100::/56"), region_plan("2001:db8:42::/57")
+    machine = Machine()
+    machine.follow(Wanted(), Wanted().with_plans([flat, now], "lo"))
+    before = set(machine.things)
+    machine.follow(Wanted(), Wanted().with_plans([former], "lo"))
+    user = Placed(IPv6Address("2001:db8:42:1ff:ffff:ffff:ffff:fffe"), 128, "lo")
+    elsewhere = KernelRoute(IPv6Network("2001:db8:43:100::/56"), type=RTN_UNREACHABLE, protocol=44, priority=1)
+    machine.things |= {user, elsewhere}
+    machine.follow(*left(machine.has(), [flat, now], Kept()))
+    assert machine.things == before | {user, elsewhere}
+
+
+def test_the_route_of_a_region_that_is_still_told_of_stays_at_a_takeover() -> None:
+    plans = [PLANS[0], region_plan("2001:db8:42:100::/56")]
+    machine = Machine()
+    machine.follow(Wanted(), Wanted().with_plans(plans, "lo"))
+    before = set(machine.things)
+    machine.follow(*left(machine.has(), plans, Kept()))
+    assert machine.things == before
 
 
 def test_an_interface_that_is_another_one_now_was_deleted() -> None:
