@@ -298,6 +298,10 @@ class Closing:
         spare = self.spare_across()
         return [t for t in candidates if not spare or state.is_outside(t.peer) == (spare > 0)]
 
+    def lacks_room(self) -> bool:
+        """Whether there is no tunnel left for the other part of our region, which is in parts."""
+        return self._state.survey.split and len(self._state.tunnels) >= self._state.settings.client_count > 0
+
     def spare_across(self) -> int:
         """How many more tunnels than we want lead to other regions; less than none where some are missing."""
         state = self._state

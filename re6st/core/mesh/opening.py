@@ -369,8 +369,9 @@ class Opening:
 
     def _missing(self) -> int:
         """How many more tunnels to have with peers that we reach through others (wire.md 10.4)."""
-        # In a part of a split network, one stays free for a tunnel to the other part.
-        count = self._state.settings.client_count - (0 if self._state.connected else 1)
+        # In a part of a split network, or of a split region, one stays free for a tunnel to the other part.
+        whole = self._state.connected and not self._state.survey.split
+        count = self._state.settings.client_count - (0 if whole else 1)
         wanted = count if self._state.clients else min(self._state.modest, count)
         return wanted - len(self._state.tunnels) - len(self._asked)
 

@@ -355,16 +355,17 @@ class Mesh:
     def _refresh(self, now: float) -> list[Action]:
         """Now and then replace a tunnel, if there is somebody else to meet; at once for a wanted neighbour.
 
-        At once also where one has become bad. One more than we may have goes even if there is nobody else.
+        At once also where one has become bad. One more than we may have goes even if there is nobody else, and so does
+        one that leaves no room for the other part of our region.
         """
         state, interval = self._state, self._state.settings.tunnel_refresh
         early = self._opening.lacks_neighbour(now) or bool(self._closing.degraded(now))
         if state.settings.region_length and now - state.refreshed >= STRAY_TIME:
-            early = early or self._closing.spare_across() > 0
+            early = early or self._closing.spare_across() > 0 or self._closing.lacks_room()
         if interval == float("inf") or (now - state.refreshed < interval and not early):
             return []
         distant = self._opening.distant()
-        if not distant and len(state.tunnels) <= state.settings.client_count:
+        if not distant and len(state.tunnels) <= state.settings.client_count and not self._closing.lacks_room():
             return []
         nearest = min((state.survey.metrics.get(peer, INFINITY) for peer in distant), default=INFINITY)
         state.refreshed = now

@@ -9,18 +9,22 @@ from re6st.core.mesh.policy import (
     STRAY_TIME,
     AddressLearned,
     AskBootstrap,
+    AskClose,
     AskRegion,
     BootstrapAnswered,
     ClientDown,
     ClientUp,
+    CloseAllowed,
+    CloseTunnel,
     DrainTunnel,
     RegionAnswered,
+    TunnelDown,
     TunnelUp,
 )
 from re6st.core.prefix import Prefix
 from re6st.core.routing.regions import region_of
 from re6st.sim.names import endpoints, name
-from tests.unit.mesh_policy import PEERS, REFRESH, Driver, asked, near, opened
+from tests.unit.mesh_policy import CLOSE_TIME, PEERS, REFRESH, Driver, asked, near, opened
 
 LENGTH = 8
 OWN_REGION = PEERS  # all of them, and the node, begin with the same bits
@@ -177,3 +181,37 @@ def test_a_tunnel_to_another_region_from_before_one_knew_ours_goes_soon() -> Non
     node.sees(region_of(REGISTRY, LENGTH), *PEERS, *FAR_REGIONS, neighbours=links, alive=alive)
     drained = [action.peer for action in node.wait(2 * STRAY_TIME) if isinstance(action, DrainTunnel)]
     assert drained == [FAR[0]]
+
+
+def test_in_a_part_of_a_split_region_one_tunnel_stays_free_for_the_other_part() -> None:
+    node = node_in_regions()
+    node.tell(ClientUp(CLIENT))
+    actions = node.sees(region_of(REGISTRY, LENGTH), *OWN_REGION, *FAR_REGIONS, split=True)
+    assert len(asked(actions)) + len(regions_asked(actions)) == 9
+
+
+def test_who_has_all_tunnels_in_a_part_of_a_split_region_gives_one_up_and_looks_for_the_other_part() -> None:
+    node = node_in_regions(client_count=4)
+    node.up(*PEERS[:4])
+    seen, links = (region_of(REGISTRY, LENGTH), *PEERS[:4]), near(*PEERS[:4])
+    node.sees(*seen, **links)
+    assert not [action for action in node.wait(STRAY_TIME) if isinstance(action, DrainTunnel)]
+    actions = node.sees(*seen, split=True, **links) + node.wait(2 * STRAY_TIME)
+    drained = [action.peer for action in actions if isinstance(action, DrainTunnel)]
+    assert len(drained) == 1
+    left = [peer for peer in PEERS[:4] if peer not in drained]
+    idle = node.sees(*seen, split=True, **{**near(*left), "alive": links["alive"]}) + node.wait(CLOSE_TIME)
+    assert AskClose(drained[0]) in idle
+    closed = node.tell(CloseAllowed(drained[0])) + node.tell(TunnelDown(drained[0]))
+    assert CloseTunnel(drained[0], "replaced", lost=False) in closed
+    assert AskBootstrap() in closed + node.wait(SPLIT_LAST)
+    other = PEERS[9]
+    assert opened(node.tell(BootstrapAnswered(other, endpoints(other)))) == [other]
+
+
+def test_the_only_way_to_somebody_is_not_given_up_for_the_other_part() -> None:
+    node = node_in_regions(client_count=1)
+    node.up(PEERS[0])
+    links = near(PEERS[0], sole=frozenset([PEERS[0]]))
+    actions = node.sees(region_of(REGISTRY, LENGTH), PEERS[0], split=True, **links) + node.wait(4 * STRAY_TIME)
+    assert not [action for action in actions if isinstance(action, DrainTunnel)]
