@@ -143,7 +143,8 @@ class Opening:
     def rejoin(self, now: float) -> list[Action]:
         """When our region is in parts, which swallow what is sent to the others: look for somebody of another part.
 
-        Other regions may name one, or the registry, and those that we remember and do not reach may be there.
+        The registry may name one, and those that we remember and do not reach may be there. In the simulator,
+        neighbours in other regions ask there, too; a daemon cannot have them do so (`send` in noded/region_finder.py).
         """
         state = self._state
         if not state.survey.split or not state.settings.client_count:
