@@ -20,10 +20,12 @@ from re6st.core.routing.regions import ROUTE_PROTOCOL
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
+from re6st.noded.left_behind import note
 from re6st.noded.peer_cache import Cache
 from re6st.noded.registry_updates import Updates
 from re6st.noded.rooms import MachineRooms
 from re6st.noded.settings import Config
+from re6st.noded.takeover import Found
 from re6st.service.tasks import Tasks
 from tests.unit.fake_program import until
 
@@ -187,6 +189,39 @@ def test_a_region_that_an_earlier_daemon_told_others_of_is_given_up_after_a_whil
 
     asyncio.run(main())
     assert had == [[flat, region], [flat]]
+
+
+@pytest.mark.parametrize("is_found", [True, False])
+def test_a_former_region_is_told_of_as_long_as_a_babeld_that_did_so_runs_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_found: bool
+) -> None:
+    whole, net = IPv6Network("2001:db8:42::/48"), IPv6Network("2001:db8:42::/56")
+    flat = AddressPlan(whole, whole[1], 64, (whole,))
+    region = AddressPlan(net, net[-1], 128, (net,), ROUTE_PROTOCOL)
+    note(tmp_path, [flat, region])
+    found = Found(babeld=7) if is_found else Found()
+    cleared: list[tuple[AddressPlan, ...]] = []
+
+    async def nothing(*args: object) -> Any:
+        return {}
+
+    async def clear(plans: tuple[AddressPlan, ...], kept: object) -> list[str]:
+        cleared.append(plans)
+        return []
+
+    monkeypatch.setattr("re6st.noded.takeover.look", lambda *_: found)
+    monkeypatch.setattr("re6st.linux.process.end_leftovers", nothing)
+    effective = SimpleNamespace(address_plans=[flat], babel_command=lambda plane: [], client_count=0, packet_rules=None)
+    machine: Any = SimpleNamespace(
+        in_force=SimpleNamespace(effective=effective),
+        hooks=SimpleNamespace(clear=nothing),
+        packet_filter=SimpleNamespace(follow=nothing),
+        kernel=SimpleNamespace(babel_routes=lambda plane: SimpleNamespace(ways=nothing), clear=clear),
+    )
+    this: Any = SimpleNamespace(config=SimpleNamespace(run=tmp_path, main_interface="lo"))
+    _, _, former = asyncio.run(node.Node._clear(this, machine))
+    assert former == ([region] if is_found else [])
+    assert cleared == [(flat, region)], "no unknown region, or all of it is removed"
 
 
 @pytest.mark.parametrize("has_links", [True, False])
