@@ -173,13 +173,13 @@ class Babel:
 
     @property
     def age(self) -> float:
-        """How many seconds ago it knew what the table says."""
+        """How many seconds ago it knew what the table says; 0 while it tells each change."""
         return self._reader.age if self.informed else 0.0
 
     def read_soon(self) -> None:
-        """Something follows from the table: it is to be read soon, if it is not told."""
+        """Something follows from the table: it is to be read soon, if it is not told, and `changed` called then."""
         if self.informed:
-            self._reader.read_soon()
+            self._reader.read_soon(tell=True)
 
     @property
     def ways(self) -> frozenset[RouteKey6]:

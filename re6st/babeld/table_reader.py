@@ -52,6 +52,8 @@ class TableReader:
         self._feed: Feed | None = None if size > MANY else Feed(table, self._fed)
         self._grown = asyncio.Event()
         self._wake = asyncio.Event()
+        self._awaited = False
+        """Whether the end of the next dump is to be told, whatever it says."""
         self._pace = DumpPace(size, self._now())
         self._read_at = self._now()
         """When babeld knew what the table says, while it is read by dumps."""
@@ -95,9 +97,10 @@ class TableReader:
         """How many seconds ago babeld knew what the table says."""
         return 0.0 if self._feed is not None else self._now() - self._read_at
 
-    def read_soon(self) -> None:
-        """Something has happened, of which the table may tell."""
+    def read_soon(self, *, tell: bool = False) -> None:
+        """Something has happened, of which the table may tell. `tell`: `changed` is called then, whatever it says."""
         if self._feed is None:
+            self._awaited = self._awaited or tell
             self._pace.news(self._now())
             self._wake.set()
 
@@ -152,6 +155,7 @@ class TableReader:
         """Raises OSError (also TimeoutError)."""
         async with self._dumping:
             began = self._now()
+            awaited, self._awaited = self._awaited, False
             try:
                 async with asyncio.timeout(DUMP_TIME):
                     await self._talk.command("dump", self._take)
@@ -160,7 +164,7 @@ class TableReader:
                 self._talk.close()  # else the rest would be taken for a part of the next one
                 raise
             self._read_at = began
-            if self._end():  # other metrics can wait: who follows the table looks at it now and then
+            if self._end() or awaited:  # other metrics can wait: who follows the table looks at it now and then
                 self._changed()
 
     def _end(self) -> bool:

@@ -149,6 +149,8 @@ class RoutingPlane:
         self._lengths = RecentLengths()
         self.seen = Survey()
         """What the table said of the mesh when it last changed."""
+        self._known_at = 0.0
+        """When babeld knew that: the table may have been read again since."""
 
     @property
     def table(self) -> Table:
@@ -249,6 +251,7 @@ class RoutingPlane:
             await asyncio.sleep(max(SETTLE, len(self.table.routes) / ROUTES_PER_SECOND))
             self._changed.clear()
             regions = self._in_force.effective.parameters.regions
+            self._known_at = _now() - self.babel.age
             found = survey(self.table, network, own, regions, self.as_one(), self._lengths.note(regions, _now()))
             running, late = self.babel.informed, self.babel.late
             self.seen = seen = replace(found, running=running, late=late, generation=self.priority)
@@ -260,7 +263,9 @@ class RoutingPlane:
 
     async def _look(self) -> None:
         while True:
-            if start := self._restarts.due(self.seen, _now(), self._in_force.effective.babel_hello, self.babel.age):
+            now = _now()
+            age = now - self._known_at if self.babel.age else 0.0
+            if start := self._restarts.due(self.seen, now, self._in_force.effective.babel_hello, age):
                 await self.babel.renew(start.reason, stale=start.stale or self._clean)
             elif self._restarts.doubts:
                 self.babel.read_soon()

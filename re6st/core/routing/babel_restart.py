@@ -25,8 +25,6 @@ ASLEEP, ASLEEP_HELLOS = 5.0, 16
 """After a pause of so many seconds, and so many intervals of hellos, in which we did not run, the neighbours have given
 us up.
 """
-FRESH = 1.0
-"""After such a pause, what babel knew longer ago than so many seconds says nothing."""
 NEAR = 10.0
 """For so many seconds, a lost neighbour still counts as having been next to us."""
 PATIENCE, PATIENCE_HELLOS, PATIENCE_LAST = 1.0, 4, 4.0
@@ -59,7 +57,9 @@ class BabelRestartPolicy:
         self._met = False
         self._looked = float("inf")
         self._slept = 0.0
-        """How long the pause before our last look was."""
+        """How long the last such pause was, until it is decided what follows from it."""
+        self._woke = 0.0
+        """When we took note of it: what babeld knew before says nothing."""
         self._alone_again = self._starved_again = 0.0
         self._calm = 0.0
         """When routes were last offered that babel did not use."""
@@ -107,9 +107,9 @@ class BabelRestartPolicy:
         if not (seen.running or seen.late):
             return None
         if slept > max(ASLEEP, ASLEEP_HELLOS * hello):
-            self._slept = slept
+            self._slept, self._woke = slept, now
             return None
-        if seen.late or (self._slept and age > FRESH):
+        if seen.late or (self._slept and now - age < self._woke):
             return None
         slept, self._slept = self._slept, 0.0
         # If only we did not run, babel still has the neighbours that it had.

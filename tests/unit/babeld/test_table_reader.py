@@ -173,6 +173,21 @@ def test_it_says_how_old_the_table_is_and_reads_it_soon_if_that_matters(tmp_path
     play(tmp_path, test, size=5)
 
 
+def test_who_asks_for_it_is_told_when_it_was_read_though_nothing_is_new(tmp_path: Path) -> None:
+    """That babeld knows the same still is what somebody waits for."""
+
+    async def test(world: World) -> None:
+        await until(lambda: "dump" in world.babeld.asked)
+        world.reader.read_soon(tell=True)
+        await until(lambda: world.changes == 1)
+        asked = len(world.babeld.asked)
+        world.kernel.set()
+        await until(lambda: len(world.babeld.asked) > asked + 1)
+        assert world.changes == 1, "once"
+
+    play(tmp_path, test, size=5)
+
+
 def test_without_news_it_is_read_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dump_pace, "FIRST", 0.05)
 

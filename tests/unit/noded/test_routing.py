@@ -13,11 +13,12 @@ from random import Random
 import pytest
 
 from re6st import cert
-from re6st.babel import Left, Network
+from re6st.babel import Babel, Left, Network
 from re6st.client.files import Files
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_lines import Table
+from re6st.core.routing.babel_restart import Start
 from re6st.core.routing.babel_settings import update_interval
 from re6st.core.routing.planes import MAIN, THROUGHPUT, Plane
 from re6st.core.routing.survey import Survey
@@ -415,6 +416,27 @@ def test_a_babeld_that_takes_none_of_the_ways_offered_is_started_anew(
 
     world.play([world.played(refused)], watch)
     assert f"starting babeld again: it uses none of the routes that lead to {PEER}" in caplog.text
+
+
+def test_a_new_dump_does_not_make_what_was_seen_before_it_news(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A way that was lacking has come by then, and is seen when the dump is looked at."""
+    monkeypatch.setattr(Babel, "age", property(lambda _: 0.01))
+    ages: list[float] = []
+
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await until(lambda: world.follower.surveys)
+        due = plane._restarts.due
+
+        def noted(seen: Survey, now: float, hello: float, age: float = 0.0) -> Start | None:
+            ages.append(age)
+            return due(seen, now, hello, age)
+
+        monkeypatch.setattr(plane._restarts, "due", noted)
+        await until(lambda: len(ages) > 10)
+
+    world.play([world.played(world.route(PEER))], watch)
+    assert ages == sorted(ages)
+    assert ages[-1] - ages[0] > 0.05, "it is as old as it is"
 
 
 # --- several of them ---

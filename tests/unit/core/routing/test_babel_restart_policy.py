@@ -237,6 +237,16 @@ def test_who_slept_looks_at_what_babeld_sees_since() -> None:
     assert renewal.due(MET, 132.0, HELLO, age=0.1) == Start("this machine slept for 21 s", stale=True)
 
 
+@pytest.mark.parametrize("age", [1.1, 1.9])
+def test_what_babeld_knew_after_the_sleep_counts_though_it_was_a_look_ago(age: float) -> None:
+    """Between two looks, a large table is read, and takes its time to be looked at."""
+    renewal = BabelRestartPolicy(Random(1))
+    assert not times(renewal, MET, 100, 110)
+    assert not renewal.due(MET, 130.0, HELLO, age=21.0)
+    assert not renewal.due(MET, 132.0, HELLO, age=2.1), "that was before"
+    assert renewal.due(MET, 132.0, HELLO, age=age) == Start("this machine slept for 21 s", stale=True)
+
+
 def test_it_says_which_and_how_many() -> None:
     renewal = BabelRestartPolicy(Random(1))
     both = Survey(alone=False, starved=frozenset({B, C}))
