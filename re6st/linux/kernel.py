@@ -342,7 +342,9 @@ class Kernel:
         return True
 
     async def see_uplinks(self) -> Seen:
-        """What uplinks are made of. Raises NetlinkError when it changed meanwhile: ask again."""
+        """What uplinks are made of. Raises NetlinkError when it changed meanwhile, and OSError where no socket can be
+        had: ask again.
+        """
         links = {link.index: link for link in self._netlink.links()}
         found = [each for each in self._netlink.addresses() if each.index in links and _is_usable(each)]
         placed = [Placed(each.address, each.length, links[each.index].name) for each in found]

@@ -20,6 +20,7 @@ from re6st.core.routing.babel_lines import NextHop
 from re6st.core.telemetry import report
 from re6st.core.transport.further_links import FurtherLinkChoice, LinkedPeer, Pair, serves
 from re6st.core.transport.link_records import LinkRecord, PeerIdentity
+from re6st.core.transport.met_links import MetLinks
 from re6st.core.transport.wireguard_agreement import Agreement
 from re6st.core.transport.wireguard_state import Ended, LinkSettings
 from re6st.core.tunnel_protocols import Role, TunnelProtocol
@@ -52,9 +53,6 @@ LOOK = 1.0
 SETTLED = 5.0
 """Seconds that the first link with a peer has been up before there is a further one: the peer has said by then where
 its lines are."""
-MEET_TIME, LOST_TIME = 30.0, 3.0
-"""Seconds that babel may take to meet the peer on a link, and since it lost it there, until the link ends, if the peer
-is met on another one."""
 AVOIDED_TIME = 300.0
 """Seconds until an address is tried again by which no link came up."""
 PEERS_EVERY = 5.0
@@ -95,11 +93,10 @@ class FurtherLinks:
         self._choice = FurtherLinkChoice()
         self._alone: dict[Prefix, Endpoint | None] = {}
         """Clients of ours whose first link has ended, and where they came from."""
-        self._seen: dict[str, float] = {}
-        """When babel had met a peer last on each interface of a link."""
+        self._met = MetLinks()
         self._retiring: dict[str, float] = {}
         """Interfaces of links that are drained, and when they end."""
-        self._avoided: dict[Address, float] = {}
+        self._avoided: dict[tuple[Prefix, Address], float] = {}
         """Addresses of peers by which no link came up, or to which the way leads through the network itself, until they
         are tried again."""
         self._opening: asyncio.Task[None] | None = None
@@ -300,7 +297,7 @@ class FurtherLinks:
 
     def inherit(self, peer: Prefix, role: Role, known: KnownLink) -> str:
         """See wireguard.Heirs."""
-        if (heir := self._groups.heir(peer, role)) is None:
+        if (heir := self._groups.heir(peer, role, self._retiring)) is None:
             return ""
         if role is Role.SERVER:
             self._alone[peer] = known.place
@@ -314,6 +311,8 @@ class FurtherLinks:
         assert heir.lane is not None
         peer, known = heir.link.peer, heir.known
         self._groups.carriers[peer] = heir.lane
+        if self._retiring.pop(heir.interface, None) is not None:
+            self._tasks.start(self._drains.unmute(heir.interface), f"use {heir.interface} again")
         self._here.lines.release((peer, heir.lane.number))
         self._here.lines.release(peer)
         self._here.lines.resume(peer, known.mark, known.place)
@@ -374,7 +373,7 @@ class FurtherLinks:
             self._here.lines.release((peer, lane.number))
             return
         del self._groups.carriers[peer]
-        if (heir := self._groups.heir(peer, Role.CLIENT)) is None:
+        if (heir := self._groups.heir(peer, Role.CLIENT, self._retiring)) is None:
             self.first.end(peer)
         else:
             self._have_carried(heir)
@@ -416,26 +415,36 @@ class FurtherLinks:
         """Take note of where babel meets whom, and forget those with whom there is no link any more."""
         groups = self._groups.all()
         names = {member.interface for members in groups.values() for member in members}
-        self._seen = {name: at for name, at in self._seen.items() if name in names}
-        self._seen |= dict.fromkeys(names & self._groups.met(), now)
+        table = self._here.table
+        age = table.age
+        self._met.look(None if age is None else table.priority, now - (age or 0.0), names, self._groups.met())
         self._places.keep({peer for peer, _ in groups})
 
     def _end_silent(self, now: float) -> None:
-        """End links on which babel does not meet the peer, if it does on another one."""
+        """End links on which babel does not meet the peer, if it does on another one.
+
+        Not those on which it is muted, as the policy avoids them, or as they are drained.
+        """
+        muted = {hop.interface for hop in self._mesh.avoided_links} | self._retiring.keys()
         for peer, members in list(self._groups.own()):
             tunnel = self._mesh.tunnels.get(peer)
             if tunnel is None or tunnel.phase is not policy.Phase.UP:
                 continue  # it is drained with all its links, or about to end
-            silent = [each for each in members if now - self._last_seen(each) >= LOST_TIME]
+            used = [each for each in members if each.interface not in muted]
+            silent = [each for each in used if self._met.is_silent(each.interface, each.known.since)]
             if silent and any(self._groups.is_met(each.interface) for each in members):
                 self._groups.end(silent[0], Reason.SILENT, "babel does not meet the peer on it")
+            elif any(self._met.is_lost(each.interface) for each in used):
+                self._here.table.read_soon()
 
-    def _last_seen(self, member: LinkMember) -> float:
-        """When babel met the peer on a link last; one that is new has the time to meet it."""
-        return self._seen.get(member.interface, member.known.since + MEET_TIME)
+    def _knows_network(self, now: float) -> bool:
+        """Whether babel knows how many neighbours we have: without it, each network would be a small one."""
+        return self._mesh.survey.running and self._met.is_settled(now)
 
     def _retire(self, now: float) -> None:
         """Drain links that serve nothing any more, and end those that were drained."""
+        if not self._knows_network(now):
+            return
         lines, counts = self._lines(), self._here.lines.counts()
         for lane in self._lanes:
             for peer, known, link in lane.known(Role.CLIENT):
@@ -450,10 +459,13 @@ class FurtherLinks:
                     self._tasks.start(self._drains.mute(link.interface), f"drain {link.interface}")
 
     def _open_next(self, now: float) -> None:
-        begun = any(lane.links.agreement.begun for lane in self._lanes)
+        # What others begin with us does not count: they could go on with that for ever.
+        begun = any(each.role(peer) is Role.CLIENT for each in self.agreements() for peer in each.begun)
         if begun or not self._drains.counts or not (self._opening is None or self._opening.done()):
             return
         self._avoided = {place: until for place, until in self._avoided.items() if now < until}
+        if not self._knows_network(now):
+            return
         used = {name for name, count in self._here.lines.counts().items() if count}
         own = self._groups.own()
         peers = {peer: linked for peer, members in own if (linked := self._linked(peer, members, now)) is not None}
@@ -483,10 +495,10 @@ class FurtherLinks:
     def _failed(self, peer: Prefix, place: Address | None, reason: Reason) -> None:
         """No link came up by an address of a peer: another one is tried soon if there is one, else none for a while."""
         now, known = _now(), self._places.of(peer)
-        is_new = place is not None and place in known and place not in self._avoided
+        is_new = place is not None and place in known and (peer, place) not in self._avoided
         if place is not None:
-            self._avoided[place] = now + AVOIDED_TIME
-        more = is_new and any(each not in self._avoided for each in known)
+            self._avoided[peer, place] = now + AVOIDED_TIME
+        more = is_new and any((peer, each) not in self._avoided for each in known)
         self._choice.ended(peer, reason, now, was_up=more)
 
     def _linked(self, peer: Prefix, members: Sequence[LinkMember], now: float) -> LinkedPeer | None:
@@ -499,7 +511,7 @@ class FurtherLinks:
             return None
         # Where the border of a country may be crossed, only the place is known that the policy chose.
         places = () if self._mesh.settings.same_country else self._places.of(peer)
-        return LinkedPeer(tuple(pairs), tuple(place for place in places if place not in self._avoided))
+        return LinkedPeer(tuple(pairs), tuple(place for place in places if (peer, place) not in self._avoided))
 
     # -- within --
 

@@ -42,7 +42,7 @@ class WatchedRouting(Protocol):
     @property
     def priority(self) -> int: ...
     @property
-    def age(self) -> float: ...
+    def age(self) -> float | None: ...
     def read_soon(self) -> None: ...
     def look_again(self) -> None: ...
 
@@ -90,7 +90,7 @@ class _Watch:
         self.found = self._claims.look(
             *(self.routing.table, ends.owner_at, now, self._life[1], payload, ends.numbers, ends.is_shared),
             region_length,
-            self.routing.age,
+            self.routing.age or 0.0,
             behind,
         )
 

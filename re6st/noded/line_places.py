@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
+from typing import Protocol
 
 from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.core.prefix import Prefix
@@ -18,12 +19,27 @@ from re6st.noded.link_counts import TableSource
 from re6st.noded.link_groups import LinkGroups
 
 
+class BabelSource(TableSource, Protocol):
+    """Whose table it is: a routing plane, with one babeld after another."""
+
+    @property
+    def age(self) -> float | None:
+        """How many seconds ago babeld knew what the table says; None while no babeld tells it."""
+
+    @property
+    def priority(self) -> int:
+        """Of the routes of the babeld of now: each has another one."""
+
+    def read_soon(self) -> None:
+        """Something follows from the table."""
+
+
 @dataclass(frozen=True, slots=True)
 class Here:
     """What is known of this machine. `places` are our endpoints, as we tell them to peers."""
 
     lines: UplinkChoice
-    table: TableSource
+    table: BabelSource
     places: Callable[[], Iterable[Endpoint]]
 
 

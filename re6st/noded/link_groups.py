@@ -3,7 +3,7 @@ beside it (further_links.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -99,10 +99,13 @@ class LinkGroups:
             found |= {other.interface: one.hop for other in others}
         return found
 
-    def heir(self, peer: Prefix, role: Role) -> LinkMember | None:
-        """A further link that is to carry the tunnel with a peer: one on which babel meets it, if there is one."""
+    def heir(self, peer: Prefix, role: Role, retiring: Container[str]) -> LinkMember | None:
+        """A further link that is to carry the tunnel with a peer: one that is not on an interface that is retiring, and
+        on which babel meets it, if there is one.
+        """
         found = [each for each in self.of(peer, role) if each.lane is not None]
-        return max(found, key=lambda each: self.is_met(each.interface), default=None)
+        names = self.met()
+        return max(found, key=lambda each: (each.interface not in retiring, each.interface in names), default=None)
 
     def line(self, member: LinkMember) -> str:
         """Over which of our lines a link goes that we opened."""

@@ -158,12 +158,12 @@ class RoutingPlane:
         return self.babel.table
 
     @property
-    def age(self) -> float:
-        """How many seconds ago babeld knew what the table says."""
-        return self.babel.age
+    def age(self) -> float | None:
+        """How many seconds ago babeld knew what the table says; None while no babeld tells it."""
+        return self.babel.age if self.babel.informed else None
 
     def read_soon(self) -> None:
-        """Something follows from the table: it is to be read soon, if it is not told."""
+        """Something follows from the table."""
         self.babel.read_soon()
 
     @property

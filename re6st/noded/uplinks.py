@@ -47,7 +47,7 @@ class UplinksKernel(Protocol):
     """Who has links, addresses and routes, and leads packets out: linux/kernel.py."""
 
     async def see_uplinks(self) -> Seen:
-        """Raises NetlinkError when it changed meanwhile: ask again."""
+        """Raises NetlinkError when it changed meanwhile, and OSError where no socket can be had: ask again."""
 
     async def lead_out(self, things: tuple[KernelRoute | KernelRule, ...]) -> list[Fault]: ...
 
@@ -244,7 +244,9 @@ class Uplinks:
                 return await self._kernel.see_uplinks()
             except NetlinkError as error:
                 log.debug("the uplinks of this machine: %s", error)
-                await asyncio.sleep(READ_AGAIN)
+            except OSError as error:
+                self._say(f"cannot read the lines of this machine: {error}. They are what they were; trying again")
+            await asyncio.sleep(READ_AGAIN)
 
     def _assign(self) -> dict[int, Uplink]:
         """A slot for each: the same one as long as it is there, also that which an earlier daemon gave it."""

@@ -169,6 +169,12 @@ class Node:
     """Where it tells others that it is."""
     table: Table = field(default_factory=Table)
     """Babel's."""
+    age: float | None = 0.0
+    """Of the table; None while no babeld tells it."""
+    priority: int = 1024
+    """Of that babeld's routes: each has another one."""
+    asked: int = 0
+    """How often it was asked for its table."""
     said_of_further: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -256,6 +262,11 @@ class Node:
 
     def begin_anew(self, peer: Prefix) -> None:
         self.begin(self.own, peer)
+
+    # babel
+
+    def read_soon(self) -> None:
+        self.asked += 1
 
     # what happens
 

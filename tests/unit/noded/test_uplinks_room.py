@@ -39,12 +39,13 @@ class PlayedKernel:
         self.given: list[Given] = []
         self.refuses = False
         self.busy = 0
-        """So many times it changed while it was read."""
+        """So many times it cannot be read."""
+        self.trouble: OSError = NetlinkError(11, "it changed while it was read")
 
     async def see_uplinks(self) -> Seen:
         if self.busy:
             self.busy -= 1
-            raise NetlinkError(11, "it changed while it was read")
+            raise self.trouble
         return self.seen
 
     async def lead_out(self, things: Given) -> list[Fault]:
@@ -261,6 +262,17 @@ def test_what_the_kernel_says_while_it_changes_is_asked_again(monkeypatch: pytes
     world.kernel.busy = 3
     world.look()
     assert len(world.lines()) == 2
+
+
+def test_where_no_socket_can_be_had_the_kernel_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(room, "READ_AGAIN", 0)
+    world = World(TWO)
+    world.kernel.busy, world.kernel.trouble = 3, OSError(24, "Too many open files")
+    world.look()
+    assert len(world.lines()) == 2
+    assert caplog.text.count("Too many open files") == 1
 
 
 def test_bytes_are_those_of_the_interface(tmp_path: Path) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from ipaddress import IPv4Address
 
 import pytest
 
 from re6st.core.machine.uplinks import Uplink, WayOut
 from re6st.core.mesh import policy
-from re6st.core.transport import further_links
-from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.prefix import Prefix
+from re6st.core.routing.survey import Survey
+from re6st.core.transport import further_links, met_links
+from re6st.core.transport.wireguard_agreement import Agreement
+from re6st.core.tunnel_protocols import Role, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
+from re6st.core.wire.wireguard import Reason
 from re6st.noded import further_links as room
 from tests.unit.fake_program import until
 from tests.unit.wireguard_room_world import Node, World, killed, scene
@@ -36,6 +41,7 @@ def has_lines(node: Node, *addresses: str) -> None:
 def haste(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOOK", "SETTLED", "PEERS_EVERY"):
         monkeypatch.setattr(room, name, 0.01)
+    monkeypatch.setattr(met_links, "LEARNS", 0.0)
 
 
 async def beside(world: World) -> None:
@@ -131,10 +137,142 @@ async def test_a_link_on_which_nothing_comes_ends_while_another_one_lives(world:
 @scene
 async def test_a_link_on_which_babel_meets_nobody_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await beside(world)
-    monkeypatch.setattr(room, "LOST_TIME", 0.1)
+    monkeypatch.setattr(met_links, "LOST_TIME", 0.1)
     world.a.room.look()
     world.a.meets(FIRST)
     await until(lambda: [each.interface for each in world.a.room.ends()] == [FIRST])
+    assert world.a.asked, "while it is doubtful, babel is asked"
+
+
+def looks(node: Node, times: int = 20) -> None:
+    for _ in range(times):
+        node.room.look()
+
+
+@scene
+async def test_no_link_ends_by_a_table_that_says_what_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read anew some seconds later only."""
+    monkeypatch.setattr(met_links, "LOST_TIME", 0.1)
+    await beside(world)
+    a, began = world.a, time.monotonic()
+    told = [began]
+    monkeypatch.setattr(Node, "age", property(lambda _: time.monotonic() - told[0]))
+    a.room.look()
+    a.meets(FIRST)
+    while time.monotonic() < began + 0.3:
+        a.room.look()
+        await asyncio.sleep(0.005)
+    assert len(a.room.ends()) == 2
+    told[0] = time.monotonic()
+    await until(lambda: [each.interface for each in a.room.ends()] == [FIRST])
+
+
+@scene
+async def test_a_link_that_the_policy_avoids_stays_though_babel_is_muted_on_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(met_links, "LOST_TIME", 0.02)
+    await beside(world)
+    a, b = world.a, world.b
+    avoided = frozenset({a.room.as_one()[FURTHER]})
+    monkeypatch.setattr(policy.Mesh, "avoided_links", property(lambda mesh: avoided if mesh is a.mesh else frozenset()))
+    a.room.look()
+    a.meets(FURTHER)
+    await asyncio.sleep(0.1)
+    assert len(a.room.ends()) == 2
+    monkeypatch.setattr(policy.Mesh, "avoided_links", frozenset())
+    await until(lambda: a.moved()[1:] == [(b.own, FURTHER)])
+
+
+@pytest.mark.parametrize("gone", ["it has ended", "it is new", "there is none in the survey"])
+@scene
+async def test_without_a_babeld_that_knows_the_network_none_is_opened(
+    world: World, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """Else each large network would seem to be a small one."""
+    a, b = world.a, world.b
+    has_lines(a, "192.0.2.1", "198.51.100.1")
+    has_lines(b, *PLACES)
+    a.lines.choose(b.own, [Endpoint(PLACES[0], 1194, TunnelProtocol.TCP)], 0.0)
+    a.age = None
+    await world.moved()
+    a.meets(FIRST)
+    if gone == "it is new":
+        monkeypatch.setattr(met_links, "LEARNS", 30.0)
+    if gone != "it has ended":
+        a.age = 0.0
+    if gone == "there is none in the survey":
+        a.mesh.handle(policy.Surveyed(Survey(running=False)), 0)
+    await until(lambda: bool(b.said_of_further))
+    for _ in range(20):
+        a.room.look()
+        await asyncio.sleep(0.005)
+    assert len(a.room.ends()) == 1
+    monkeypatch.setattr(met_links, "LEARNS", 0.0)
+    a.age = 0.0
+    a.sees(b, {FIRST: [b.own]})
+    await until(lambda: len(a.room.ends()) == 2)
+
+
+@scene
+async def test_no_link_is_drained_while_there_is_no_babeld(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await beside(world)
+    a = world.a
+    monkeypatch.setattr(room, "serves", lambda *_: False)
+    a.drains.done.clear()
+    a.age = None
+    looks(a)
+    await asyncio.sleep(0.02)
+    assert not a.drains.done
+    a.age = 0.0
+    await until(lambda: a.drains.done == [FURTHER])
+
+
+@scene
+async def test_a_link_that_is_about_to_end_stays_where_it_has_to_carry_the_tunnel(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await beside(world)
+    a, b = world.a, world.b
+    monkeypatch.setattr(room, "serves", lambda *_: False)
+    await until(lambda: a.drains.done[-1:] == [FURTHER])
+    assert FURTHER not in a.drains.undone
+    a.room.leave_line("line1")
+    assert a.moved()[1:] == [(b.own, FURTHER)]
+    await until(lambda: FURTHER in a.drains.undone)
+    looks(a)
+    assert [each.interface for each in a.room.ends()] == [FURTHER]
+    assert a.room.carries(b.own)
+
+
+@scene
+async def test_attempts_of_others_do_not_keep_a_node_from_opening_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger, role = Prefix(9, 16), Agreement.role
+
+    class Busy(Agreement):
+        """Somebody begins a link with us, again and again."""
+
+        @property
+        def begun(self) -> list[Prefix]:
+            return [stranger]
+
+        def role(self, peer: Prefix) -> Role | None:
+            return Role.SERVER if peer == stranger else role(self, peer)
+
+    for agreement in world.a.room.agreements():
+        monkeypatch.setattr(agreement, "__class__", Busy)
+    await beside(world)
+
+
+@scene
+async def test_an_address_by_which_one_peer_was_not_reached_is_tried_for_another_one(world: World) -> None:
+    a = world.a
+    a.room._failed(Prefix(9, 16), IPv4Address(PLACES[1]), Reason.NO_HANDSHAKE)
+    await beside(world)
+    dialled = {str(device.dialled) for device in world.air.devices if "wgs" not in device.interface}
+    assert dialled == set(PLACES)
 
 
 @scene
