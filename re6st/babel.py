@@ -39,6 +39,9 @@ LATE_TIME = SLOW_LAST + 10.0
 SLOW_CALM = 60.0
 """After a connection of so many seconds, the first pause is enough again."""
 COMMAND_TIME = 3.0
+"""Seconds that a command waits for babeld to listen, and for its answer once it was sent: it may wait longer for the
+end of a dump (babeld/table_reader.py).
+"""
 LOOK, SURE = 0.5, 0.2
 """Seconds between two looks at whether babeld tries without end to send something, and until one more that makes sure:
 neighbours give it up after a few missed hellos.
@@ -277,9 +280,8 @@ class Babel:
         """Send commands to babeld. Raises OSError (also TimeoutError)."""
         async with asyncio.timeout(LATE_TIME if self.late else COMMAND_TIME):
             await self._listening.wait()
-        async with asyncio.timeout(COMMAND_TIME):
-            for command in commands:
-                await self._talk.command(command)
+        for command in commands:
+            await self._talk.command(command, seconds=COMMAND_TIME)
         if any(command.startswith("key ") for command in commands):
             log.info("%s signs with the new key now", self.name)
 

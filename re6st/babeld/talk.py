@@ -134,18 +134,22 @@ class Talk(asyncio.BufferedProtocol):
 
     # -- for any task --
 
-    async def command(self, command: str, hear: Hear | None = None) -> None:
-        """Carry out a command while another task listens. Raises OSError, also if babeld refuses it.
+    async def command(self, command: str, hear: Hear | None = None, seconds: float | None = None) -> None:
+        """Carry out a command while another task listens. Raises OSError, also if babeld refuses it, or (TimeoutError)
+        does not answer for so many seconds once it was sent; it may have to wait for the one before.
 
         `hear` gets the lines that come before the reply, instead of the listener.
 
         Only one command at a time: if babeld refuses one, it also refuses those that came with it.
         """
         async with self._turn:
+            if self._closed or self._transport.is_closing():
+                raise ConnectionResetError("its socket was closed")
             future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
             self._asked.append((future, hear))
             self._transport.write(f"{command}\n".encode("ascii"))
-            reply = await future
+            async with asyncio.timeout(seconds):
+                reply = await future
         if reply is not Reply.OK:
             raise OSError(f"its socket says {reply.value} to {command.split(' ')[0]}")
 

@@ -140,6 +140,39 @@ def test_the_lines_of_an_answer_go_to_who_asked_and_the_others_to_the_listener(t
     talk(tmp_path, player, test)
 
 
+def test_the_time_for_an_answer_begins_when_it_is_the_turn_of_the_command(tmp_path: Path) -> None:
+    """A dump of a large table takes longer."""
+
+    async def player(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            if line == b"dump\n":
+                await asyncio.sleep(0.6)
+            if line != b"none\n":
+                writer.write(b"ok\n")
+
+    async def test(own: Talk) -> None:
+        listening = asyncio.create_task(own.listen(print))
+        await asyncio.gather(own.command("dump"), own.command("one", seconds=0.3))
+        with pytest.raises(TimeoutError):
+            await own.command("none", seconds=0.1)
+        listening.cancel()
+        await asyncio.wait([listening])
+
+    talk(tmp_path, player, test)
+
+
+def test_a_command_for_one_that_is_closed_fails_at_once(tmp_path: Path) -> None:
+    async def player(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+
+    async def test(own: Talk) -> None:
+        own.close()
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(own.command("one"), 1)
+
+    talk(tmp_path, player, test)
+
+
 def test_who_waits_hears_that_it_was_closed(tmp_path: Path) -> None:
     async def player(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
