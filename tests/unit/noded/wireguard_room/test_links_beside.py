@@ -256,7 +256,7 @@ async def test_attempts_of_others_do_not_keep_a_node_from_opening_its_own(
 
         @property
         def begun(self) -> list[Prefix]:
-            return [stranger]
+            return [stranger, *super().begun]
 
         def role(self, peer: Prefix) -> Role | None:
             return Role.SERVER if peer == stranger else role(self, peer)
