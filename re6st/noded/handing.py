@@ -112,6 +112,8 @@ class HandingRoom:
         self._dead: frozenset[NextHop] = frozenset()
         self._best: dict[Prefix, NextHop] = {}
         self._rules: HandingRules | None = None
+        self._begun = False
+        """Whether the kernel may have a table of ours, as where the end came while it was given."""
         self._leading: frozenset[int] | None = None
         """The slots of the lines that there are rules for."""
         self._ways: LineWays = {}
@@ -257,6 +259,7 @@ class HandingRoom:
     async def _write(self, nft: HandingTable, rules: HandingRules) -> None:
         """Have our table as it is to be. Raises NftError."""
         before, self._rules = self._rules, None
+        self._begun = True
         if before is not None and before.bulk_apart == rules.bulk_apart:
             with suppress(NftError):  # somebody removed it
                 await nft.load(filling(rules))
@@ -288,12 +291,13 @@ class HandingRoom:
 
     async def _rest(self, nft: HandingTable) -> None:
         """Have all go as babel says."""
-        if self._rules is None and not self._ways:
+        if not self._begun and not self._ways:
             return
         self._rules, self._leading, self._ways, self._missing = None, None, {}, frozenset()
         self._put_anew, self._written_at = float("-inf"), self._clock()
         with suppress(NftError):
             await nft.load(removal())
+        self._begun = False
         with suppress(OSError):
             await self._machine.kernel.lead_handed(())
         await self._machine.routes.follow({}, self._address)

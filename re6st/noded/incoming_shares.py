@@ -97,6 +97,8 @@ class IncomingShares:
         """When the counters of a line were read last, and what they were then: that of all, and that of tunnels."""
         self._rates: dict[int, LineRate] = {}
         self._rules: IncomingRules | None = None
+        self._begun = False
+        """Whether the kernel may have a table of ours, as where the end came while it was given."""
         self._counted: tuple[float, Mapping[str, int]] | None = None
         self._dead: frozenset[NextHop] = frozenset()
         self._suspect: dict[int, float] = {}
@@ -188,6 +190,7 @@ class IncomingShares:
         by_slot, by_others = _interfaces(tunnels, movable), _interfaces(tunnels, others)
         rules = IncomingRules(self._network, self._subnet, by_slot, by_others, self._bulk_apart())
         if rules != self._rules:
+            self._begun = True
             await nft.load(ruleset(rules))
             if self._rules is None:
                 log.info("a line is nearly full: neighbours are told by which of them to send")
@@ -211,11 +214,12 @@ class IncomingShares:
 
     async def _rest(self, nft: CountingTable) -> None:
         """Count nothing."""
-        if self._rules is None:
+        if not self._begun:
             return
         self._rules, self._counted = None, None
         with suppress(NftError):
             await nft.load(removal())
+        self._begun = False
 
     def _measure(
         self, lines: Mapping[int, Uplink], tunnels: Collection[LineTunnel], now: float

@@ -151,6 +151,8 @@ class LineShares:
         self._lowest = LowestCosts()
         self._rules: ShareRules | None = None
         """What the kernel was given; None for nothing."""
+        self._begun = False
+        """Whether the kernel may have anything, as where the end came while it was given."""
         self._ways: dict[int, dict[IPv6Network, NextHop]] = {}
         self._dead: frozenset[NextHop] = frozenset()
         self._suspect: dict[int, float] = {}
@@ -274,6 +276,7 @@ class LineShares:
     async def _begin(self, nft: ShareTable, wanted: ShareRules) -> None:
         """Have the kernel know these lines. Raises NftError, OSError."""
         self._spreading.follow(frozenset(wanted.lines))
+        self._begun = True
         await nft.load(ruleset(wanted, self._spreading.placed))
         if faults := await self._machine.kernel.lead_shares(kernel_rules(wanted)):
             await self._remove(nft)
@@ -285,7 +288,7 @@ class LineShares:
 
     async def _rest(self, nft: ShareTable) -> None:
         """Have all go as babel says."""
-        if self._rules is None:
+        if not self._begun:
             return
         self._rules, self._counted = None, None
         self._ways, self._sent, self._rates = {}, {}, {}
@@ -300,6 +303,7 @@ class LineShares:
             await self._machine.kernel.lead_shares(())
         with suppress(NftError):
             await nft.load(removal())
+        self._begun = False
 
     async def _lead(self) -> None:
         """Have the routes over each line."""

@@ -256,3 +256,25 @@ def test_tunnels_are_known_by_line_once_they_are_up_and_those_of_peers_by_none()
     choice.follow({3: lte}, 1.0)
     assert lines.lines() == {3: lte}
     assert read_counter(counter(3, 1)) == (3, 1)
+
+
+def test_nothing_stays_where_the_end_comes_while_the_kernel_is_given_it(world: World, monkeypatch: Any) -> None:
+    """nft may have done its work though nobody waits for it any more."""
+    load = world.load
+
+    async def stopped(commands: str, *, only_check: bool = False) -> None:
+        await load(commands, only_check=only_check)
+        monkeypatch.undo()
+        await asyncio.sleep(3600)
+
+    async def run() -> None:
+        monkeypatch.setattr(world, "load", stopped)
+        task = asyncio.create_task(world.room.run())
+        while not world.commands:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    assert world.counted == {}
+    assert "chain" not in world.commands[-1], "the table is removed at last"
