@@ -11,14 +11,14 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
 from re6st.core.machine import share_numbers
-from re6st.core.machine.handing_rules import HANDED, HOME, TABLE, HandingRules, filling, kernel_rules, removal, ruleset
+from re6st.core.machine.handing_rules import HANDED, HOME, TABLE, HandingRules, filling, kernel_rules, ruleset
 from re6st.core.machine.wanted_state import Fault, KernelRule
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_lines import DRAINED, NextHop
@@ -28,25 +28,19 @@ from re6st.core.routing.line_wishes import Message, Ready, Wish
 from re6st.core.telemetry.report import Record
 from re6st.linux.nftables import NftError
 from re6st.noded.link_counts import TableSource
+from re6st.noded.own_table import NftTables, OwnTable
 
 LOOK, LEAST = 0.5, 0.1
 """Seconds between two looks while somebody wishes something, and at least, whoever says what."""
 WRITE = 0.7
 """Seconds between two changes of our table, whoever wishes what."""
-THERE_EVERY, ANEW = 5.0, 10.0
-"""Seconds between two looks at whether our table is there, and after which all routes are put there again: others may
-remove some, or the kernel, with an interface that was down."""
+ANEW = 10.0
+"""Seconds after which all routes are put there again: others may remove some, or the kernel, with an interface that was
+down."""
 AGAIN = 30.0
 """Seconds until it is tried again, where nft or the kernel has refused."""
 
 log = logging.getLogger(__name__)
-
-
-class HandingTable(Protocol):
-    """nftables: linux/nftables.py."""
-
-    async def load(self, commands: str, *, only_check: bool = False) -> None: ...
-    def counters(self, table: str) -> Mapping[str, int]: ...
 
 
 class HandingKernel(Protocol):
@@ -83,7 +77,7 @@ class HandingMachine:
 
     kernel: HandingKernel
     routes: HandingRoutes
-    nft: HandingTable | None
+    nft: NftTables | None
 
 
 class HandingRoom:
@@ -105,6 +99,7 @@ class HandingRoom:
         self._routing = routing
         self._owners = owners
         self._machine = machine
+        self._table = None if machine.nft is None else OwnTable(machine.nft, TABLE, clock)
         self._words = words
         self._bulk_apart = bulk_apart
         self._clock = clock
@@ -112,21 +107,19 @@ class HandingRoom:
         self._dead: frozenset[NextHop] = frozenset()
         self._best: dict[Prefix, NextHop] = {}
         self._rules: HandingRules | None = None
-        self._begun = False
-        """Whether the kernel may have a table of ours, as where the end came while it was given."""
         self._leading: frozenset[int] | None = None
         """The slots of the lines that there are rules for."""
         self._ways: LineWays = {}
         self._missing: frozenset[tuple[int, IPv6Network]] = frozenset()
         """Of those, what the kernel does not have."""
-        self._put_anew = self._seen_at = self._written_at = self._try_at = float("-inf")
+        self._put_anew = self._written_at = self._try_at = float("-inf")
         self._trouble = ""
         self._news = asyncio.Event()
 
     def record(self) -> Record:
         """For the operator: to whom packets go by the line that they wish, and how many did so lately."""
         rules = self._rules if self._rules is not None else HandingRules(self._network)
-        counted = self._machine.nft.counters(TABLE) if self._machine.nft is not None and self._rules else {}
+        counted = self._table.counters() if self._table is not None and self._rules else {}
         return {
             "trouble": self._trouble,
             "for": [str(each) for each in sorted(rules.buckets)],
@@ -139,7 +132,7 @@ class HandingRoom:
     def wished(self, by: Prefix, wish: Wish) -> None:
         """Somebody has said by which lines it wants what; it counts if it is a neighbour."""
         now = self._clock()
-        if self._machine.nft is not None and now >= self._try_at and self._handing.wished(by, wish, self._links(), now):
+        if self._table is not None and now >= self._try_at and self._handing.wished(by, wish, self._links(), now):
             self._news.set()
 
     def ready(self, by: Prefix, word: Ready) -> None:
@@ -157,38 +150,38 @@ class HandingRoom:
 
     async def run(self) -> None:
         """Until cancelled."""
-        if self._machine.nft is None:
+        if self._table is None:
             return
         try:
-            with suppress(NftError):  # then it is replaced by the first one of ours
-                if self._machine.nft.counters(TABLE):
-                    await self._machine.nft.load(removal())  # an earlier daemon's
+            await self._table.remove_earlier()
             while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK if self._handing.is_active or self._rules else None):
                         await self._news.wait()
                 self._news.clear()
-                await self.look(self._machine.nft)
+                await self.look()
                 await asyncio.sleep(LEAST)
         finally:
-            await self._end(self._machine.nft)
+            await self._end(self._table)
 
-    async def look(self, nft: HandingTable) -> None:
+    async def look(self) -> None:
         """Look once, and do what follows."""
-        now = self._clock()
+        now, table = self._clock(), self._table
+        if table is None:
+            return
         handed = self._handing.look(self._links(), now) if self._handing.is_active else Handed()
         try:
             if handed.ways or handed.handing:
-                done = await self._follow(nft, handed, now)
+                done = await self._follow(table, handed, now)
                 self._trouble = ""
             elif done := now - self._written_at >= WRITE:
-                await self._rest(nft)
+                await self._rest(table)
         except (NftError, OSError) as error:
             if self._trouble != (text := str(error)):
                 self._trouble = text
                 log.warning("packets do not go by the lines that neighbours wish: %s. It is tried again", text)
             self._try_at = now + AGAIN
-            await self._end(nft)
+            await self._end(table)
             return
         if done:
             # nft may have taken its time, and a promise counts from now.
@@ -217,7 +210,7 @@ class HandingRoom:
             for owner, interfaces in names.items()
         }
 
-    async def _follow(self, nft: HandingTable, handed: Handed, now: float) -> bool:
+    async def _follow(self, table: OwnTable, handed: Handed, now: float) -> bool:
         """Have the kernel do it. Returns whether it does, but for what is `_missing`: where something is new that
         others hand to us, that may take a moment. Raises NftError, OSError.
         """
@@ -236,12 +229,12 @@ class HandingRoom:
             self._bulk_apart(),
         )
         await self._lead(ways.keys() - {share_numbers.HOME})
-        if self._rules is not None and not self._is_there(nft, now):
+        if self._rules is not None and not table.is_there(now):
             self._rules = None
         elif self._rules == rules:
             return True
         if now - self._written_at >= WRITE:
-            await self._write(nft, rules)
+            await self._write(table, rules)
             return True
         # Until then it goes by the line of before, where that has a way, else as babel says.
         there = None if self._rules is None else self._rules.handing
@@ -256,18 +249,17 @@ class HandingRoom:
             raise OSError(str(faults[0]))
         self._leading = leading
 
-    async def _write(self, nft: HandingTable, rules: HandingRules) -> None:
+    async def _write(self, table: OwnTable, rules: HandingRules) -> None:
         """Have our table as it is to be. Raises NftError."""
         before, self._rules = self._rules, None
-        self._begun = True
         if before is not None and before.bulk_apart == rules.bulk_apart:
             with suppress(NftError):  # somebody removed it
-                await nft.load(filling(rules))
+                await table.load(filling(rules))
                 self._rules = rules
         if self._rules is None:
-            await nft.load(ruleset(rules))
+            await table.load(ruleset(rules))
         self._rules = rules
-        self._seen_at = self._written_at = self._clock()
+        self._written_at = self._clock()
 
     def _lacked(self, handed: Handed) -> Handed:
         """What of this the kernel does not have."""
@@ -276,28 +268,19 @@ class HandingRoom:
             ways[slot] |= {to: hop for to, hop in hops.items() if (slot, self._subnet(to)) in self._missing}
         return Handed(ways=ways, home=ways.pop(share_numbers.HOME))
 
-    def _is_there(self, nft: HandingTable, now: float) -> bool:
-        """Whether our table is: others may remove it, as by `nft flush ruleset`."""
-        if now - self._seen_at < THERE_EVERY:
-            return True
-        self._seen_at = now
-        return bool(nft.counters(TABLE))
-
-    async def _end(self, nft: HandingTable) -> None:
+    async def _end(self, table: OwnTable) -> None:
         """Do nothing for anybody any more. Those that rely on us hear it before."""
         for to, message in self._handing.end():
             self._words.tell(to, message)
-        await self._rest(nft)
+        await self._rest(table)
 
-    async def _rest(self, nft: HandingTable) -> None:
+    async def _rest(self, table: OwnTable) -> None:
         """Have all go as babel says."""
-        if not self._begun and not self._ways:
+        if not table.is_begun and not self._ways:
             return
         self._rules, self._leading, self._ways, self._missing = None, None, {}, frozenset()
         self._put_anew, self._written_at = float("-inf"), self._clock()
-        with suppress(NftError):
-            await nft.load(removal())
-        self._begun = False
+        await table.remove()
         with suppress(OSError):
             await self._machine.kernel.lead_handed(())
         await self._machine.routes.follow({}, self._address)

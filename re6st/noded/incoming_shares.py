@@ -17,11 +17,12 @@ from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Protocol
 
-from re6st.core.machine.incoming_rules import OTHERS, TABLE, IncomingRules, removal, ruleset
+from re6st.core.machine.incoming_rules import OTHERS, TABLE, IncomingRules, ruleset
 from re6st.core.machine.share_rules import read_counter
 from re6st.core.machine.uplinks import Uplink
 from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.counter_rates import CounterRates
 from re6st.core.routing.incoming import Incoming
 from re6st.core.routing.line_wishes import Able, Message
 from re6st.core.routing.spreading import LineRate
@@ -29,6 +30,7 @@ from re6st.core.telemetry.report import Record
 from re6st.linux import interface_counters
 from re6st.linux.nftables import NftError
 from re6st.noded.line_shares import LineTunnel
+from re6st.noded.own_table import NftTables, OwnTable
 
 LOOK, FEW = 0.25, 2.0
 """Seconds between two looks at what comes in, and where there are fewer than two lines."""
@@ -51,13 +53,6 @@ class LinesWithTunnels(Protocol):
     def tunnels(self) -> Collection[LineTunnel]: ...
 
 
-class CountingTable(Protocol):
-    """nftables: linux/nftables.py."""
-
-    async def load(self, commands: str, *, only_check: bool = False) -> None: ...
-    def counted_bytes(self, table: str) -> Mapping[str, int]: ...
-
-
 class LineSpeaker(Protocol):
     """Who tells others: line_words.py."""
 
@@ -70,7 +65,7 @@ class IncomingMachine:
     """What is asked of this machine. Without `nft` nothing is wished."""
 
     lines: LinesWithTunnels
-    nft: CountingTable | None
+    nft: NftTables | None
     interfaces: Path = interface_counters.INTERFACES
 
 
@@ -89,6 +84,7 @@ class IncomingShares:
         self._network = network
         self._subnet = subnet(network, own)
         self._machine = machine
+        self._table = None if machine.nft is None else OwnTable(machine.nft, TABLE, clock)
         self._words = words
         self._bulk_apart = bulk_apart
         self._clock = clock
@@ -97,9 +93,7 @@ class IncomingShares:
         """When the counters of a line were read last, and what they were then: that of all, and that of tunnels."""
         self._rates: dict[int, LineRate] = {}
         self._rules: IncomingRules | None = None
-        self._begun = False
-        """Whether the kernel may have a table of ours, as where the end came while it was given."""
-        self._counted: tuple[float, Mapping[str, int]] | None = None
+        self._counted = CounterRates()
         self._dead: frozenset[NextHop] = frozenset()
         self._suspect: dict[int, float] = {}
         self._try_at = float("-inf")
@@ -134,25 +128,23 @@ class IncomingShares:
 
     async def run(self) -> None:
         """Until cancelled."""
-        if self._machine.nft is None:
+        if self._table is None:
             return
         try:
-            with suppress(NftError):  # then it is replaced by the first one of ours
-                if self._machine.nft.counted_bytes(TABLE):
-                    await self._machine.nft.load(removal())  # an earlier daemon's
+            await self._table.remove_earlier()
             while True:
-                await self.look(self._machine.nft)
+                await self.look()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK if len(self._rates) > 1 else FEW):
                         await self._news.wait()
                 self._news.clear()
         finally:
-            await self._rest(self._machine.nft)
+            await self._rest(self._table)
 
-    async def look(self, nft: CountingTable) -> None:
+    async def look(self) -> None:
         """Look once, and do what follows."""
-        now = self._clock()
-        if now < self._try_at:
+        now, table = self._clock(), self._table
+        if table is None or now < self._try_at:
             return
         lines = self._machine.lines.lines()
         tunnels = list(self._machine.lines.tunnels()) if len(lines) > 1 else []
@@ -166,60 +158,58 @@ class IncomingShares:
                     neighbours[each.slot].add(each.peer)
         self._incoming.follow(ours, {slot: tuple(each) for slot, each in neighbours.items()}, now)
         try:
-            await self._count(nft, tunnels, now)
+            await self._count(table, tunnels, now)
         except NftError as error:
             if self._trouble != (text := str(error)):
                 self._trouble = text
                 log.warning("what comes in is not spread over the lines: %s. It is tried again", text)
             self._try_at = now + AGAIN
             self._incoming.follow({}, {}, now)
-            await self._rest(nft)
+            await self._rest(table)
         for to, wish in self._incoming.due(now):
             self._words.tell(to, wish)
 
     # -- within --
 
-    async def _count(self, nft: CountingTable, tunnels: Collection[LineTunnel], now: float) -> None:
+    async def _count(self, table: OwnTable, tunnels: Collection[LineTunnel], now: float) -> None:
         """Look at what comes by those that were told, once some can send by other lines as well. Raises NftError."""
         movable = self._incoming.movable()
         if not movable:
-            await self._rest(nft)
+            await self._rest(table)
             return
         told = self._incoming.told()
         others = {slot: each - movable.get(slot, frozenset()) for slot, each in told.items()}
         by_slot, by_others = _interfaces(tunnels, movable), _interfaces(tunnels, others)
         rules = IncomingRules(self._network, self._subnet, by_slot, by_others, self._bulk_apart())
         if rules != self._rules:
-            self._begun = True
-            await nft.load(ruleset(rules))
+            await table.load(ruleset(rules))
             if self._rules is None:
                 log.info("a line is nearly full: neighbours are told by which of them to send")
-            self._rules, self._counted = rules, (now, {})
+            self._rules = rules
+            self._counted.begin(now)
             return
-        counted = nft.counted_bytes(TABLE)
+        counted = table.counted_bytes()
         if not counted:  # somebody has removed it
             self._rules = None
             return
-        before, self._counted = self._counted, (now, counted)
-        if before is None or now <= before[0]:
+        if (rates := self._counted.read(counted, now)) is None:
             return
         flows: dict[tuple[int, int], float] = {}
         others_flows: dict[tuple[int, int], float] = {}
-        for name, count in counted.items():
+        for name, rate in rates.items():
             if (key := read_counter(name.removeprefix(OTHERS))) is not None:
                 found = others_flows if name.startswith(OTHERS) else flows
-                found[key] = 8 * max(0, count - before[1].get(name, 0)) / (now - before[0]) / 1e6
+                found[key] = rate
         self._incoming.look(self._rates, flows, others_flows, now)
         self._trouble = ""
 
-    async def _rest(self, nft: CountingTable) -> None:
+    async def _rest(self, table: OwnTable) -> None:
         """Count nothing."""
-        if not self._begun:
+        if not table.is_begun:
             return
-        self._rules, self._counted = None, None
-        with suppress(NftError):
-            await nft.load(removal())
-        self._begun = False
+        self._rules = None
+        self._counted.forget()
+        await table.remove()
 
     def _measure(
         self, lines: Mapping[int, Uplink], tunnels: Collection[LineTunnel], now: float

@@ -16,6 +16,7 @@ from typing import Any
 
 from re6st import babel
 from re6st.core.machine import handing_rules, incoming_rules, share_rules
+from re6st.core.machine.nftables_text import removal
 from re6st.core.machine.wanted_state import RTPROT_STATIC, AddressPlan
 from re6st.core.routing.regions import ROUTE_PROTOCOL
 from re6st.linux import process
@@ -34,12 +35,8 @@ from re6st.transport import catalogue
 
 LEFT = catalogue.PROGRAMS | {babel.PROGRAM, multicast.PROGRAM}
 """Programs that a daemon may leave running."""
-TABLES = {
-    share_rules.TABLE: share_rules.removal(),
-    handing_rules.TABLE: handing_rules.removal(),
-    incoming_rules.TABLE: incoming_rules.removal(),
-}
-"""Tables of nftables beside that of the packet filter, and the commands that remove them."""
+TABLES = (share_rules.TABLE, handing_rules.TABLE, incoming_rules.TABLE)
+"""Tables of nftables beside that of the packet filter."""
 NOTE_LIMIT = 1 << 16
 """Bytes."""
 
@@ -129,10 +126,10 @@ async def remove_tables(make: Callable[[], Ruleset] = Nft) -> list[str]:
         return []
     removed = []
     with closing(nft):
-        for table, removal in TABLES.items():
+        for table in TABLES:
             try:
                 if nft.counters(table):
-                    await nft.load(removal)
+                    await nft.load(removal(table))
                     removed.append(f"nftables table {table}")
             except NftError as error:
                 log.warning(

@@ -18,12 +18,13 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Protocol
 
-from re6st.core.machine.share_rules import TABLE, ShareRules, kernel_rules, placing, read_counter, removal, ruleset
+from re6st.core.machine.share_rules import TABLE, ShareRules, kernel_rules, placing, read_counter, ruleset
 from re6st.core.machine.uplinks import Uplink
 from re6st.core.machine.wanted_state import Fault, KernelRule
 from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.counter_rates import CounterRates
 from re6st.core.routing.detours import LowestCosts
 from re6st.core.routing.line_ways import LineWays, line_ways
 from re6st.core.routing.spreading import LineRate, Spreading
@@ -31,13 +32,12 @@ from re6st.core.telemetry.report import Link, Record
 from re6st.linux import interface_counters
 from re6st.linux.nftables import NftError
 from re6st.noded.link_counts import TableSource
+from re6st.noded.own_table import NftTables, OwnTable
 
 BUSY, IDLE = 0.25, 0.5
 """Seconds between two looks at what goes out: while a line is nearly full or something was moved, and else."""
 LEAD_EVERY, LEAD_SHARE = 1.0, 50
 """Seconds between two looks at the lines and routes; of routes at least so many times what the last one took."""
-THERE_EVERY = 5.0
-"""Seconds between two looks at whether the table of nftables is there."""
 SUSPECT = 3.0
 """Seconds for which no more goes over a line by choice, after a link on it died: it may not be the only one. Hellos
 have shown by then which live."""
@@ -96,13 +96,6 @@ class TunnelLines:
         return (link for link in self._tunnels() if link.uplink and link.since is not None)
 
 
-class ShareTable(Protocol):
-    """nftables: linux/nftables.py."""
-
-    async def load(self, commands: str, *, only_check: bool = False) -> None: ...
-    def counted_bytes(self, table: str) -> Mapping[str, int]: ...
-
-
 class ShareKernel(Protocol):
     """Who has the kernel lead marked packets by the table of a line."""
 
@@ -123,7 +116,7 @@ class ShareMachine:
     lines: LinesInUse
     kernel: ShareKernel
     routes: LineRoutes
-    nft: ShareTable | None
+    nft: NftTables | None
     interfaces: Path = interface_counters.INTERFACES
     apart: IPv6Network | None = None
     """What has such a source goes over a certain line anyway (noded/mptcp.py)."""
@@ -145,14 +138,13 @@ class LineShares:
         self._address, self._subnet = address(network, own), subnet(network, own)
         self._routing = routing
         self._machine = machine
+        self._table = None if machine.nft is None else OwnTable(machine.nft, TABLE, clock)
         self._bulk_apart = bulk_apart
         self._clock = clock
         self._spreading = Spreading()
         self._lowest = LowestCosts()
         self._rules: ShareRules | None = None
         """What the kernel was given; None for nothing."""
-        self._begun = False
-        """Whether the kernel may have anything, as where the end came while it was given."""
         self._ways: dict[int, dict[IPv6Network, NextHop]] = {}
         self._dead: frozenset[NextHop] = frozenset()
         self._suspect: dict[int, float] = {}
@@ -160,10 +152,10 @@ class LineShares:
         self._sent: dict[int, tuple[float, int]] = {}
         """When we looked, and the bytes that had gone out over each line."""
         self._rates: dict[int, LineRate] = {}
-        self._counted: tuple[float, Mapping[str, int]] | None = None
+        self._counted = CounterRates()
         self._stale = False
         """The table has changed since the ways were found."""
-        self._put_anew = self._try_at = self._led_at = self._lead_again = self._seen_at = float("-inf")
+        self._put_anew = self._try_at = self._led_at = self._lead_again = float("-inf")
         self._trouble = ""
         self._news = asyncio.Event()
         self._lock = asyncio.Lock()
@@ -202,52 +194,50 @@ class LineShares:
 
     async def run(self) -> None:
         """Until cancelled."""
-        if self._machine.nft is None:
+        if self._table is None:
             return
         try:
-            with suppress(NftError):  # then it is replaced by the first one of ours
-                if self._machine.nft.counted_bytes(TABLE):
-                    await self._machine.nft.load(removal())  # an earlier daemon's
+            await self._table.remove_earlier()
             while True:
-                await self.look(self._machine.nft)
+                await self.look()
                 pause = BUSY if self._rules is not None and self._spreading.is_busy(self._rates) else IDLE
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._news.wait()
                 self._news.clear()
         finally:
-            await self._rest(self._machine.nft)
+            await self._rest(self._table)
 
-    async def look(self, nft: ShareTable) -> None:
+    async def look(self) -> None:
         """Look once, and do what follows."""
-        now = self._clock()
-        if now < self._try_at:
+        now, table = self._clock(), self._table
+        if table is None or now < self._try_at:
             return
         try:
             if now - self._led_at >= LEAD_EVERY:
-                await self._follow_lines(nft, now)
+                await self._follow_lines(table, now)
             if self._rules is not None:
-                await self._spread(nft, self._rules, now)
+                await self._spread(table, self._rules, now)
         except (NftError, OSError) as error:
             self._try_at = now + AGAIN
             if self._trouble != (text := str(error)):
                 self._trouble = text
                 log.warning("connections are not spread over the lines: %s. It is tried again", text)
-            await self._rest(nft)
+            await self._rest(table)
         else:
             self._trouble = ""
 
     # -- within --
 
-    async def _follow_lines(self, nft: ShareTable, now: float) -> None:
+    async def _follow_lines(self, table: OwnTable, now: float) -> None:
         """Have what the lines and routes of now need. Raises NftError, OSError."""
         self._led_at = now
         wanted = self._wanted()
         if wanted is None:
-            await self._rest(nft)
+            await self._rest(table)
             return
-        if wanted != self._rules or not self._is_there(nft, now):
-            await self._begin(nft, wanted)
+        if wanted != self._rules or not self._is_there(table, now):
+            await self._begin(table, wanted)
         over = any(until <= now for until in self._suspect.values())
         if (self._stale or over or now - self._put_anew >= ANEW) and now >= self._lead_again:
             await self._lead()
@@ -263,47 +253,38 @@ class LineShares:
         by_slot = {slot: tuple(names[slot]) for slot in sorted(names)}
         return ShareRules(self._network, self._subnet, by_slot, self._bulk_apart(), self._machine.apart)
 
-    def _is_there(self, nft: ShareTable, now: float) -> bool:
-        """Whether our table is: others may remove it, as by `nft flush ruleset`."""
-        if now - self._seen_at < THERE_EVERY:
-            return True
-        self._seen_at = now
-        there = bool(nft.counted_bytes(TABLE))
+    @staticmethod
+    def _is_there(table: OwnTable, now: float) -> bool:
+        there = table.is_there(now)
         if not there:
             log.warning("another program removed our nftables table re6stnet_lines: it is set up again")
         return there
 
-    async def _begin(self, nft: ShareTable, wanted: ShareRules) -> None:
+    async def _begin(self, table: OwnTable, wanted: ShareRules) -> None:
         """Have the kernel know these lines. Raises NftError, OSError."""
         self._spreading.follow(frozenset(wanted.lines))
-        self._begun = True
-        await nft.load(ruleset(wanted, self._spreading.placed))
+        await table.load(ruleset(wanted, self._spreading.placed))
         if faults := await self._machine.kernel.lead_shares(kernel_rules(wanted)):
-            await self._remove(nft)
             raise OSError(str(faults[0]))
         if self._rules is None:
             log.info("connections use all %s lines once one is full", len(wanted.lines))
-        self._rules, self._counted, self._seen_at = wanted, None, self._clock()
+        self._rules = wanted
+        self._counted.forget()
         self._stale, self._lead_again = True, float("-inf")
 
-    async def _rest(self, nft: ShareTable) -> None:
+    async def _rest(self, table: OwnTable) -> None:
         """Have all go as babel says."""
-        if not self._begun:
+        if not table.is_begun:
             return
-        self._rules, self._counted = None, None
+        self._rules = None
+        self._counted.forget()
         self._ways, self._sent, self._rates = {}, {}, {}
         self._spreading = Spreading()
         async with self._lock:
             await self._machine.routes.follow({}, self._address)
-        await self._remove(nft)
-
-    async def _remove(self, nft: ShareTable) -> None:
-        """Take out what marks packets, and what leads those that are marked."""
         with suppress(OSError):
             await self._machine.kernel.lead_shares(())
-        with suppress(NftError):
-            await nft.load(removal())
-        self._begun = False
+        await table.remove()
 
     async def _lead(self) -> None:
         """Have the routes over each line."""
@@ -325,31 +306,26 @@ class LineShares:
                 await self._machine.routes.follow(found, self._address, anew=anew)
             self._lead_again = now + LEAD_SHARE * (self._clock() - now)
 
-    async def _spread(self, nft: ShareTable, rules: ShareRules, now: float) -> None:
+    async def _spread(self, table: OwnTable, rules: ShareRules, now: float) -> None:
         """Have connections go over the lines where there is room. Raises NftError."""
         self._rates = self._measure(rules, now)
         if not self._spreading.is_busy(self._rates):
-            self._counted = None
+            self._counted.forget()
             return
-        flows = self._flows(nft, now)
+        flows = self._flows(table, now)
         if flows is None:
             return
         usable = {slot: rate for slot, rate in self._rates.items() if slot not in self._suspect}
         moved = self._spreading.follow(frozenset(usable))
         if self._spreading.look(usable, flows, now) or moved:
-            await nft.load(placing(rules, self._spreading.placed))
+            await table.load(placing(rules, self._spreading.placed))
 
-    def _flows(self, nft: ShareTable, now: float) -> dict[tuple[int, int], float] | None:
+    def _flows(self, table: OwnTable, now: float) -> dict[tuple[int, int], float] | None:
         """What goes out by line and bucket, in Mbit/s; None where that is not known yet."""
-        counted = nft.counted_bytes(TABLE)
-        before, self._counted = self._counted, (now, counted)
-        if before is None or now <= before[0]:
+        rates = self._counted.read(table.counted_bytes(), now)
+        if rates is None:
             return None
-        found = {}
-        for name, count in counted.items():
-            if (key := read_counter(name)) is not None:
-                found[key] = 8 * max(0, count - before[1].get(name, 0)) / (now - before[0]) / 1e6
-        return found
+        return {key: rate for name, rate in rates.items() if (key := read_counter(name)) is not None}
 
     def _measure(self, rules: ShareRules, now: float) -> dict[int, LineRate]:
         """What goes out over each line."""

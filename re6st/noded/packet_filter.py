@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Any
 
+from re6st.core.machine.nftables_text import removal
 from re6st.core.machine.packet_rules import (
     ALL,
     COUNTERS,
@@ -26,7 +27,6 @@ from re6st.core.machine.packet_rules import (
     Rules,
     add_and_delete,
     muted,
-    removal,
     ruleset,
 )
 from re6st.core.routing.babel_lines import NextHop
@@ -241,7 +241,7 @@ class PacketFilter:
             self._muted.clear()
             self._there.clear()
             try:
-                await self._nft.load(removal())
+                await self._nft.load(removal(TABLE))
             except NftError as error:
                 if not self._failures:
                     log.warning("our nftables table stays: %s. To remove it: nft delete table inet %s", error, TABLE)

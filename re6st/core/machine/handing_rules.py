@@ -13,6 +13,7 @@ from ipaddress import IPv6Network
 
 from re6st.core.machine import share_numbers as numbers
 from re6st.core.machine import uplink_numbers
+from re6st.core.machine.nftables_text import removal
 from re6st.core.machine.share_rules import HASH, PORTED, marking, not_bulk
 from re6st.core.machine.wanted_state import KernelRule
 
@@ -54,14 +55,9 @@ def kernel_rules(network: IPv6Network, slots: Collection[int]) -> tuple[KernelRu
     return (*leading, nowhere)
 
 
-def removal() -> str:
-    """The commands that remove the table, if it exists."""
-    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
-
-
 def ruleset(rules: HandingRules) -> str:
     """The commands that replace any table of before by this one, at once."""
-    lines = [*removal().splitlines(), f"table inet {TABLE} {{", f"counter {HANDED} {{}}", f"counter {HOME} {{}}"]
+    lines = [*removal(TABLE).splitlines(), f"table inet {TABLE} {{", f"counter {HANDED} {{}}", f"counter {HOME} {{}}"]
     for slot in uplink_numbers.SLOTS:
         lines += [f"chain to_{slot} {{", f'counter name "{HANDED}" {marking(numbers.handed_mark(slot))}', "}"]
     lines += ["chain go_home {", f'counter name "{HOME}" {marking(numbers.handed_mark(numbers.HOME))}', "}"]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 
+from re6st.core.machine.nftables_text import removal
 from re6st.core.machine.share_rules import HASH, PORTED, counter, not_bulk
 from re6st.core.routing.spreading import BUCKETS
 
@@ -33,15 +34,10 @@ class IncomingRules:
     """Bulk traffic has a plane of its own, and is left to that."""
 
 
-def removal() -> str:
-    """The commands that remove the table, if it exists."""
-    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
-
-
 def ruleset(rules: IncomingRules) -> str:
     """The commands that replace any table of before by this one, at once."""
     which = f"ip6 saddr {rules.network} ip6 daddr {rules.subnet} {PORTED} {not_bulk(bulk_apart=rules.bulk_apart)}"
-    lines = [*removal().splitlines(), f"table inet {TABLE} {{"]
+    lines = [*removal(TABLE).splitlines(), f"table inet {TABLE} {{"]
     counting = []
     for prefix, interfaces in (("", rules.lines), (OTHERS, rules.others)):
         for slot, names in sorted(interfaces.items()):

@@ -16,6 +16,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 from re6st.core import interfaces
 from re6st.core.machine import bulk_rules
 from re6st.core.machine.bulk_rules import Bulk, BulkKind
+from re6st.core.machine.nftables_text import removal
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.babel_settings import PORT
 from re6st.core.routing.planes import THROUGHPUT
@@ -146,11 +147,6 @@ def add_and_delete(added: Iterable[str], deleted: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def removal() -> str:
-    """The commands that remove the table, if it exists."""
-    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
-
-
 def way_out(table: Table, network: IPv6Network) -> frozenset[NextHop]:
     """The neighbours through which the routes to the network's gateways lead; empty if there are none."""
     found = (route for route in table.routes.values() if not route.destination.prefixlen and route.usable)
@@ -186,7 +182,7 @@ def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part
     if counted:
         sets += _counting_sets()
     counters = [f"counter {name} {{}}" for name in COUNTERS] if filtered or _limited(rules, parts) else []
-    lines = [*removal().splitlines(), f"table inet {TABLE} {{", *counters, *sets, *chains, "}"]
+    lines = [*removal(TABLE).splitlines(), f"table inet {TABLE} {{", *counters, *sets, *chains, "}"]
     lines += [f"add element inet {TABLE} {element}" for element in sorted(elements)]
     return "\n".join(lines) + "\n"
 

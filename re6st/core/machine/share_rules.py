@@ -17,6 +17,7 @@ from ipaddress import IPv6Network
 
 from re6st.core import interfaces
 from re6st.core.machine import share_numbers as numbers
+from re6st.core.machine.nftables_text import removal
 from re6st.core.machine.wanted_state import KernelRule
 from re6st.core.routing.planes import BULK
 from re6st.core.routing.spreading import BUCKETS
@@ -58,16 +59,11 @@ def kernel_rules(rules: ShareRules) -> tuple[KernelRule, ...]:
     )
 
 
-def removal() -> str:
-    """The commands that remove the table, if it exists."""
-    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
-
-
 def ruleset(rules: ShareRules, placed: Mapping[int, int]) -> str:
     """The commands that replace any table of before by this one, at once. `placed` is the line of each bucket that does
     not go as babel says.
     """
-    lines = [*removal().splitlines(), f"table inet {TABLE} {{"]
+    lines = [*removal(TABLE).splitlines(), f"table inet {TABLE} {{"]
     lines += [f"counter {counter(slot, bucket)} {{}}" for slot in sorted(rules.lines) for bucket in range(BUCKETS)]
     lines += [line for slot in sorted(rules.lines) for line in _to_line(slot)]
     lines += ["chain place {", *_place(rules, placed), "}", *_deciding(rules), *_counting(rules), "}"]

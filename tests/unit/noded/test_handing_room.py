@@ -16,7 +16,8 @@ from re6st.core.routing.babel_lines import Neighbour, NextHop, Table
 from re6st.core.routing.line_ways import LineWays
 from re6st.core.routing.line_wishes import LASTS, Able, Message, Ready, Wish
 from re6st.linux.nftables import NftError
-from re6st.noded.handing import AGAIN, LOOK, THERE_EVERY, WRITE, HandingMachine, HandingRoom
+from re6st.noded.handing import AGAIN, LOOK, WRITE, HandingMachine, HandingRoom
+from re6st.noded.own_table import THERE_EVERY
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 OWN, LINED, PEER = Prefix(1, 16), Prefix(2, 16), Prefix(3, 16)
@@ -71,6 +72,9 @@ class World:
         self.now += self.takes
         self.text = commands if "chain" in commands else ""
 
+    def counted_bytes(self, table: str) -> Mapping[str, int]:
+        return self.counters(table)
+
     def counters(self, table: str) -> Mapping[str, int]:
         assert table == TABLE
         return {HANDED: 7, HOME: 8} if self.text else {}
@@ -85,7 +89,7 @@ class World:
             self.room.ready(PEER, Ready(LINED, True))
 
     def look(self, seconds: float = LOOK) -> None:
-        asyncio.run(self.room.look(self))
+        asyncio.run(self.room.look())
         self.now += seconds
 
 
@@ -249,7 +253,7 @@ def test_those_that_rely_on_us_are_told_when_we_cannot_go_on_or_end(world: World
             task = asyncio.create_task(world.room.run())
             await asyncio.sleep(0)
             world.wish()
-            await world.room.look(world)
+            await world.room.look()
             assert world.said
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -66,6 +66,9 @@ class World:
             raise NftError(self.refuses)
         self.counted = dict.fromkeys(re.findall(r"^counter (\S+)", commands, re.MULTILINE), 0)
 
+    def counters(self, table: str) -> Mapping[str, int]:
+        return self.counted_bytes(table)
+
     def counted_bytes(self, table: str) -> Mapping[str, int]:
         assert table == TABLE
         return dict(self.counted)
@@ -91,7 +94,7 @@ class World:
                 path = self.directory / device / "statistics"
                 path.mkdir(parents=True, exist_ok=True)
                 (path / "rx_bytes").write_text(f"{count}\n")
-            await self.room.look(self)
+            await self.room.look()
             for peer in self.understand:
                 if self.wishes.get(peer, Wish()).lines:
                     self.room.able(peer, Able(self.can[peer]))

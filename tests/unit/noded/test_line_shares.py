@@ -83,6 +83,9 @@ class World:
         if f"delete table inet {TABLE}" in commands:
             self.counted = dict.fromkeys(re.findall(r"^counter (\S+)", commands, re.MULTILINE), 0)
 
+    def counters(self, table: str) -> Mapping[str, int]:
+        return self.counted_bytes(table)
+
     def counted_bytes(self, table: str) -> Mapping[str, int]:
         return dict(self.counted)
 
@@ -110,7 +113,7 @@ class World:
         """The room looks as often as it would."""
         for _ in range(round(seconds / BUSY)):
             self.flow(rates or {})
-            await self.room.look(self)
+            await self.room.look()
             self.now += BUSY
 
 
@@ -278,3 +281,19 @@ def test_nothing_stays_where_the_end_comes_while_the_kernel_is_given_it(world: W
     asyncio.run(run())
     assert world.counted == {}
     assert "chain" not in world.commands[-1], "the table is removed at last"
+
+
+def test_where_other_rules_are_refused_nothing_of_those_before_is_taken_for_being_there(world: World) -> None:
+    async def run() -> None:
+        await world.live(2)
+        assert world.room.record()["active"]
+        world.tunnels = {**world.tunnels, "re6stnet3": 2}
+        world.refuses_rules = True
+        await world.live(2)
+        assert not world.room.record()["active"]
+        assert (world.counted, world.ways) == ({}, {})
+        world.refuses_rules = False
+        await world.live(AGAIN + 2)
+        assert world.room.record()["active"]
+
+    asyncio.run(run())

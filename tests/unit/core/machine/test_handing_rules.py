@@ -6,8 +6,9 @@ import re
 from ipaddress import IPv6Network
 
 from re6st.core.machine import incoming_rules, share_numbers, uplink_numbers
-from re6st.core.machine.handing_rules import TABLE, HandingRules, filling, kernel_rules, removal, ruleset
+from re6st.core.machine.handing_rules import TABLE, HandingRules, filling, kernel_rules, ruleset
 from re6st.core.machine.incoming_rules import IncomingRules
+from re6st.core.machine.nftables_text import removal
 from re6st.core.machine.share_rules import counter
 from re6st.core.routing.spreading import BUCKETS
 from tests.unit.core.machine.test_share_rules import chain
@@ -18,7 +19,7 @@ RULES = HandingRules(NETWORK, {HOME: {5: 2, 9: 1}}, {HOME: {"re6stnet2", "re6stn
 
 
 def test_the_table_takes_the_place_of_any_of_before_at_once() -> None:
-    assert ruleset(RULES).startswith(removal() + f"table inet {TABLE} {{")
+    assert ruleset(RULES).startswith(removal(TABLE) + f"table inet {TABLE} {{")
 
 
 def test_what_neighbours_wish_changes_and_counters_stay() -> None:
@@ -89,7 +90,7 @@ def test_numbers_are_those_of_nobody_else() -> None:
 
 def test_what_comes_is_counted_by_line_and_bucket() -> None:
     text = incoming_rules.ruleset(IncomingRules(NETWORK, SUBNET, {1: ("re6stnet1",), 3: ("re6stnet4",)}))
-    assert text.startswith(incoming_rules.removal())
+    assert text.startswith(removal(incoming_rules.TABLE))
     _, one, three = chain(text, "coming_in")
     assert one.startswith(f'iifname {{ "re6stnet1" }} ip6 saddr {NETWORK} ip6 daddr {SUBNET} ')
     assert f'7 : "{counter(3, 7)}"' in three

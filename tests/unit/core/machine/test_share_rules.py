@@ -9,6 +9,7 @@ from ipaddress import IPv6Network
 import pytest
 
 from re6st.core.machine import share_numbers, uplink_numbers
+from re6st.core.machine.nftables_text import removal
 from re6st.core.machine.share_rules import (
     TABLE,
     ShareRules,
@@ -16,7 +17,6 @@ from re6st.core.machine.share_rules import (
     kernel_rules,
     placing,
     read_counter,
-    removal,
     ruleset,
 )
 from re6st.core.routing import planes
@@ -33,7 +33,7 @@ def chain(text: str, name: str) -> list[str]:
 
 
 def test_the_table_takes_the_place_of_any_of_before_at_once() -> None:
-    assert ruleset(RULES, {}).startswith(removal() + f"table inet {TABLE} {{")
+    assert ruleset(RULES, {}).startswith(removal(TABLE) + f"table inet {TABLE} {{")
 
 
 def test_buckets_get_the_mark_of_their_line_and_all_others_none() -> None:
