@@ -33,6 +33,7 @@ from re6st.noded.peer_socket import control_socket
 from re6st.noded.pem_files import rewrite
 from re6st.noded.registry_updates import Updates
 from re6st.noded.rooms import Base, MachineRooms, Rooms, build
+from re6st.noded.routing import SPREAD_LAST
 from re6st.noded.settings import Config, EffectiveConfig
 from re6st.noded.takeover import Found
 from re6st.service import run_names
@@ -43,8 +44,8 @@ from re6st.transport import catalogue
 
 LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
-FOLLOWED = 75.0
-"""Seconds until all babelds have started anew with new parameters (SPREAD_LAST in noded/routing.py)."""
+FOLLOWED = SPREAD_LAST + 15.0
+"""Seconds until all babelds have started anew with new parameters."""
 PROGRAMS = (babel.PROGRAM, *sorted(catalogue.PROGRAMS))
 
 log = logging.getLogger(__name__)

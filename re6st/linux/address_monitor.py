@@ -42,20 +42,19 @@ def open_default_routes() -> socket.socket:
 
     Of all routes it would tell of each that babel changes. Raises OSError.
     """
-    sock = open_routes()
-    try:
-        attach(sock, _default_routes())
-    except OSError:
-        sock.close()
-        raise
-    return sock
+    return _filtered(open_routes(), _default_routes())
 
 
 def open_babel_routes() -> socket.socket:
     """A socket to which the kernel writes when a link changes, or a route of a babeld. Raises OSError."""
     sock = listening(socket.NETLINK_ROUTE, RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE)
+    return _filtered(sock, _babel_routes())
+
+
+def _filtered(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> socket.socket:
+    """The socket, which the kernel tells only what the filter lets pass. Raises OSError, and closes it then."""
     try:
-        attach(sock, _babel_routes())
+        attach(sock, program)
     except OSError:
         sock.close()
         raise

@@ -251,7 +251,7 @@ class Kernel:
     async def lead(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
         """Have these rules, and no others of ours; what keeps one away is returned. Raises NetlinkError."""
         self.state.want(replace(self.state.wanted, rules=rules))
-        return self._put(rules, self._netlink.rules() if rules else ())
+        return self._put_rules(rules)
 
     async def lead_out(self, things: tuple[KernelRoute | KernelRule, ...]) -> list[Fault]:
         """Have these routes and rules of uplinks, and no others; what the kernel refuses is returned."""
@@ -266,12 +266,12 @@ class Kernel:
     async def lead_shares(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
         """Have these rules for what goes over one line by choice, and no others; what keeps one away is returned."""
         self.state.want(replace(self.state.wanted, shares=rules))
-        return self._put(rules, self._netlink.rules() if rules else ())
+        return self._put_rules(rules)
 
     async def lead_handed(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
         """Have these rules for what goes by one line of a neighbour, and no others; see `lead_shares`."""
         self.state.want(replace(self.state.wanted, handed=rules))
-        return self._put(rules, self._netlink.rules() if rules else ())
+        return self._put_rules(rules)
 
     async def lead_mptcp(self, things: tuple[Placed | KernelRule, ...]) -> list[Fault]:
         """Have these addresses and rules of MPTCP, and no others; what keeps one away is returned.
@@ -282,6 +282,9 @@ class Kernel:
             return []
         self.state.want(replace(self.state.wanted, mptcp=things))
         return [fault for fault in self.state.put_back() if fault.trouble and fault.thing in things]
+
+    def _put_rules(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
+        return self._put(rules, self._netlink.rules() if rules else ())
 
     def _put(
         self, things: Iterable[KernelRoute | KernelRule], there: Container[KernelRoute | KernelRule]

@@ -41,9 +41,9 @@ from re6st.noded.contracts import (
 )
 from re6st.noded.lane import Lane
 from re6st.noded.line_places import Here, LinePlaces
-from re6st.noded.link_groups import LinkGroups, LinkMember, host_of
+from re6st.noded.link_groups import LinkGroups, LinkMember
 from re6st.noded.link_interfaces import LinkInterfaces
-from re6st.noded.link_table import KnownLink, why_over
+from re6st.noded.link_table import KnownLink, host_of, why_over
 from re6st.noded.settings import InForce
 from re6st.noded.wireguard import WireGuard
 from re6st.service.tasks import Tasks

@@ -123,9 +123,10 @@ class Guard:
         admission: Admission,
         requirement: RequirementWatch,
         event_log: EventLog,
+        is_behind: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.is_behind: Callable[[], bool] = lambda: False
-        """Whether the registry has published parameters that we do not have yet."""
+        """`is_behind`: whether the registry has published parameters that we do not have yet."""
+        self._is_behind = is_behind
         self._in_force = in_force
         self._tunnels = tunnels
         self._mesh = mesh
@@ -172,7 +173,7 @@ class Guard:
     def _look(self, watch: _Watch, payload: Payload | None) -> None:
         now, before = time.monotonic(), self._heard
         regions = self._in_force.effective.parameters.regions
-        watch.look(self._tunnels.ends, payload, regions, self.is_behind(), now)
+        watch.look(self._tunnels.ends, payload, regions, self._is_behind(), now)
         for lie in watch.found.lies:
             self._expose(lie)
         heard = self._heard

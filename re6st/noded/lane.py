@@ -6,8 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -150,14 +148,11 @@ class Lane:
 
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         """Where its line is reached."""
-        place = self.table.ours[peer].place if peer in self.table.ours else None
-        with suppress(ValueError):
-            return () if place is None else (ip_address(place.host),)
-        return ()
+        return self.table.hosts(peer)
 
     def mark(self, peer: Prefix) -> int:
         """That of our line."""
-        return self.table.ours[peer].mark if peer in self.table.ours else 0
+        return self.table.mark(peer)
 
     def made(self, interface: str) -> None:
         """Take an interface for one of ours. Raises OSError."""

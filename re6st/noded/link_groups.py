@@ -4,20 +4,17 @@ beside it (further_links.py)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import INFINITY, NextHop
 from re6st.core.transport.wireguard_links import WireGuardLink
 from re6st.core.transport.wireguard_uapi import Address
 from re6st.core.tunnel_protocols import Role
-from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.wireguard import Reason
 from re6st.noded.lane import Lane
 from re6st.noded.link_counts import TableSource
-from re6st.noded.link_table import KnownLink
+from re6st.noded.link_table import KnownLink, host_of
 from re6st.noded.wireguard import WireGuard
 
 
@@ -42,13 +39,6 @@ class LinkMember:
     def host(self) -> Address | None:
         """Where its other end was dialled."""
         return host_of(self.known.place)
-
-
-def host_of(place: Endpoint | None) -> Address | None:
-    """The address of a place, where it has one."""
-    with suppress(ValueError):
-        return None if place is None else ip_address(place.host)
-    return None
 
 
 class LinkGroups:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from re6st.core.prefix import Prefix
 from re6st.core.telemetry import report
 from re6st.core.transport.link_records import LinkRecord, PeerIdentity
 from re6st.core.transport.wireguard_links import WireGuardLink
-from re6st.core.transport.wireguard_uapi import LinkState
+from re6st.core.transport.wireguard_uapi import Address, LinkState
 from re6st.core.tunnel_protocols import Role, TunnelCarrier, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.peer_table import Peer
@@ -42,6 +44,13 @@ class KnownLink:
     """Which line of ours it goes over, where that is known. Of a first link that we opened others know it."""
 
 
+def host_of(place: Endpoint | None) -> Address | None:
+    """The address of a place, where it has one."""
+    with suppress(ValueError):
+        return None if place is None else ip_address(place.host)
+    return None
+
+
 class LinkTable:
     """All of them, by peer. Each that is up is noted for the next daemon, in the run directory."""
 
@@ -53,6 +62,15 @@ class LinkTable:
         """Of those who dialled us."""
         self._given: dict[str, None] = {}
         """Names that interfaces of ours have had, the latest last."""
+
+    def hosts(self, peer: Prefix) -> Sequence[Address]:
+        """Where a peer whom we dialled was reached; see transport.wireguard.LinkOwner."""
+        found = host_of(self.ours[peer].place) if peer in self.ours else None
+        return () if found is None else (found,)
+
+    def mark(self, peer: Prefix) -> int:
+        """What packets to a peer whom we dialled are marked with; see transport.wireguard.LinkOwner."""
+        return self.ours[peer].mark if peer in self.ours else 0
 
     def of(self, role: Role) -> dict[Prefix, KnownLink]:
         """Those at whose end we have this role."""

@@ -251,8 +251,9 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         handler.about_links, handler.about_further_links = links.first.received, links.received
         peers.told_abilities = links.met_again
     link_mtus = LinkMtus(machine.kernel)
-    guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
-    guard.is_behind = base.updates.is_behind
+    required = RequirementWatch(requirement, peers, tunnels)
+    is_behind = base.updates.is_behind
+    guard = Guard(in_force, routing, tunnels, mesh, admission, required, event_log, is_behind)
     line_news = LineNews(advertiser, tunnels)
     watched = not config.remote_gateways
     uplinks = Uplinks(config.uplinks, machine.kernel, choice, driver.event, line_news, watched=watched)
@@ -293,7 +294,6 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, line, event_log, forget)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
-    network = base.identity.trust.network
     finder = RegionFinder(network, mesh, driver.event, _chance(), lambda: in_force.effective.longest_subnet)
     finder.start(peers)
     handler.about_regions, peers.anycast = finder, lambda: in_force.effective.anycast

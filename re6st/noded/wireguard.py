@@ -11,8 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from ipaddress import ip_address
 from typing import Protocol, assert_never
 
 from re6st.core.limits.said import LastWords
@@ -296,14 +294,11 @@ class WireGuard:
 
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         """Where a peer was reached by its tunnel."""
-        place = self.table.ours[peer].place if peer in self.table.ours else None
-        with suppress(ValueError):
-            return () if place is None else (ip_address(place.host),)
-        return ()
+        return self.table.hosts(peer)
 
     def mark(self, peer: Prefix) -> int:
         """That of the tunnel which the link is to replace: it goes by the same uplink."""
-        return self.table.ours[peer].mark if peer in self.table.ours else 0
+        return self.table.mark(peer)
 
     def made(self, interface: str) -> None:
         """Take an interface for one of ours. Raises OSError."""

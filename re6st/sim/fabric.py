@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from re6st.core.prefix import Prefix
-from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import LinkUse
-from re6st.sim.router import Others
+from re6st.sim.router import Others, Undisturbed
 
 Costs = NDArray[np.float32]
 NO_WAY = np.float32(np.inf)
@@ -125,18 +124,11 @@ class Region:
         return hops
 
 
-class RegionSurvey:
+class RegionSurvey(Undisturbed):
     """What a node sees in a network of regions, as `Survey` says it. What few ask for is worked out when they ask.
 
     Losses are not modelled, so nothing is said of the links with neighbours but that they are there.
     """
-
-    losses: Mapping[str, float] = {}
-    unheard: frozenset[str] = frozenset()
-    patchy: frozenset[NextHop] = frozenset()
-    starved: frozenset[Prefix] = frozenset()
-    running = True
-    late = False
 
     def __init__(
         self,

@@ -63,18 +63,23 @@ class Way:
     sole: int
 
 
-class IdealSurvey:
-    """What a node sees, as `Survey` says it. Two are equal if they say the same: `ways` carry all that is reached."""
+class Undisturbed:
+    """What `Survey` says of links and of babeld, where nothing of that is modelled."""
 
-    metrics: Mapping[Prefix, int] = {}
-    costs: Mapping[str, int] = {}
     losses: Mapping[str, float] = {}
     unheard: frozenset[str] = frozenset()
     patchy: frozenset[NextHop] = frozenset()
     starved: frozenset[Prefix] = frozenset()
-    split = False
     running = True
     late = False
+
+
+class IdealSurvey(Undisturbed):
+    """What a node sees, as `Survey` says it. Two are equal if they say the same: `ways` carry all that is reached."""
+
+    metrics: Mapping[Prefix, int] = {}
+    costs: Mapping[str, int] = {}
+    split = False
 
     def __init__(self, peers: Others, ways: Mapping[Prefix, tuple[Way, ...]]) -> None:
         self.peers: Set[Prefix] = peers

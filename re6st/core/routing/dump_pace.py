@@ -28,11 +28,7 @@ class DumpPace:
     """Times are those of a clock that only goes forward, in seconds. The first dump is just over."""
 
     def __init__(self, entries: int, now: float) -> None:
-        self._cost = 0.0
         self._ended = now
-        self._pause = 0.0
-        self._credit = 0.0
-        self._due = now
         self._count(entries)
         self._pause, self._credit = self._calm, SAVED * self._cost
         self._due = now + self._pause

@@ -141,8 +141,8 @@ class _WatchedLink:
     """When it was first seen that its tunnel has ended."""
     questioned: float = float("-inf")
     """When it was asked as others on its line seemed dead."""
-    quiet_since: float | None = None
-    """The same, until something comes."""
+    is_questioned: bool = False
+    """Whether nothing has come since."""
     lag: float = 0.0
     """By how much we looked too late, lately."""
     lagged: float = float("-inf")
@@ -165,7 +165,7 @@ class _WatchedLink:
         elif came and now - self.active >= OWED:
             self.owes = False
         if came:
-            self.quiet_since = None
+            self.is_questioned = False
             took = now - self.asked
             if (self.suspect and took > self.answer_time + APART / 2) or (self.is_first_sign and took <= RESENT):
                 self.longest = took if now - self.lost >= WARY_FOR else max(took, self.longest)
@@ -182,11 +182,6 @@ class _WatchedLink:
     @property
     def round_trip(self) -> float:
         return min(self.rtt, RTT_LIMIT)
-
-    @property
-    def is_questioned(self) -> bool:
-        """Whether nothing has come since others on its line seemed dead."""
-        return self.quiet_since is not None
 
     @property
     def is_overdue(self) -> bool:
@@ -246,6 +241,11 @@ class _WatchedLink:
         return min(measure, self.since + self.patience) if self.owes else measure
 
     @property
+    def seems_dead(self) -> bool:
+        """Whether it is likely to be found dead in a moment."""
+        return self.is_overdue and self.probes >= DYING
+
+    @property
     def is_urgent(self) -> bool:
         """Whether the next probe does not just wait for a look that comes anyway."""
         return self.died is not None or self.probes > 0 or (self.answers and self.owes)
@@ -302,8 +302,7 @@ class Liveness:
         return frozenset(
             hop
             for hop, link in self._links.items()
-            if (link.is_overdue and link.probes >= DYING)
-            or (link.died is not None and now - link.died < QUESTION_AGAIN)
+            if link.seems_dead or (link.died is not None and now - link.died < QUESTION_AGAIN)
         )
 
     def question(self, hops: Iterable[NextHop], now: float) -> None:
@@ -314,7 +313,7 @@ class Liveness:
             link = self._links.get(hop)
             if link is None or link.died is not None or not link.answers or now - link.questioned < QUESTION_AGAIN:
                 continue
-            link.questioned, link.quiet_since = now, now
+            link.questioned, link.is_questioned = now, True
             if not link.probes:
                 link.owes, link.since = True, min(link.since, now - link.patience)
                 self._next_look = now
@@ -322,7 +321,7 @@ class Liveness:
     @property
     def dying(self) -> bool:
         """Whether one of them is likely to be found dead in a moment."""
-        return any(link.is_overdue and link.probes >= DYING for link in self._links.values())
+        return any(link.seems_dead for link in self._links.values())
 
     def pause(self, now: float) -> float:
         """Seconds until the next look."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Network
 
-from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError, prefix_of, subnet
+from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError, subnet
 
 ROUTE_PROTOCOL = 44
 """The kernel's number for who made a route: by it babel knows the route of our region, to tell others of it."""
@@ -52,16 +52,11 @@ def anycast_address(network: IPv6Network, region: Prefix) -> IPv6Address:
     return net[-1]
 
 
-def takes(network: IPv6Network, own: Prefix, length: int, destination: IPv6Network) -> bool:
-    """Whether a node takes a route to that destination, one of the network's subnets."""
-    prefix = prefix_of(network, destination)
-    return prefix is not None and (prefix.length <= length or region_of(own, length).contains(prefix))
-
-
 def filters(network: IPv6Network, own: Prefix, length: int, longest: int) -> list[str]:
-    """The same as lines of babeld's configuration, with `longest` the length of the longest subnet; flat: one line.
+    """What a node takes, as lines of babeld's configuration: its region, and of all else what is no longer than one.
 
-    The first line that matches decides; the last one of the file is to deny all else.
+    `longest` is the length of the longest subnet. The first line that matches decides; the last one of the file is to
+    deny all else.
     """
     first, plain = network.prefixlen + 1, "src-ip ::/0 src-eq 0"
     if not length:
