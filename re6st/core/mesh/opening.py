@@ -37,6 +37,9 @@ PARTITION_WAIT = 10.0
 SPLIT_WAIT, SPLIT_LAST = 0.25, 60.0
 """Seconds, for each node in our part of a region that is split, within which we look for the other part: so four nodes
 a second do. Then twice as long, and at most so long again if we are few."""
+ALONE_WAIT = 5.0
+"""Seconds within which who knows nobody of its own region looks for somebody there; and so long after that, and longer
+and longer, as it may be the only one."""
 LOST_AGE, LOST_TIME = 1.0, 120.0
 """Seconds after a tunnel ended, in which we try to open it again if nobody else reaches its peer. At first babel may
 not know yet."""
@@ -142,16 +145,17 @@ class Opening:
 
     def rejoin(self, now: float) -> list[Action]:
         """When our region is in parts, which swallow what is sent to the others: look for somebody of another part.
+        Who knows nobody of its region may be a part by itself, and not see it: all others may lead to it alone.
 
         The registry may name one, and those that we remember and do not reach may be there. In the simulator,
         neighbours in other regions ask there, too; a daemon cannot have them do so (`send` in noded/region_finder.py).
         """
         state = self._state
-        if not state.survey.split or not state.settings.client_count:
+        if not (state.survey.split or state.is_alone) or not state.settings.client_count:
             self._split = None
             return []
         if self._split is None:
-            spread = SPLIT_WAIT * (1 + state.inside)
+            spread = SPLIT_WAIT * (1 + state.inside) if state.survey.split else ALONE_WAIT
             self._split = _Wait(now + self._rng.uniform(0, spread), max(spread, BOOTSTRAP_FIRST))
         wait = self._split
         if now < wait.until or self._room() <= 0:

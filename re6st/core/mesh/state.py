@@ -158,6 +158,12 @@ class State:
             self._counted = survey, sum(peer.length > length for peer in survey.peers)
         return self._counted[1]
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether we are in the network, and know nobody of our region, which has room for others."""
+        length = self.settings.region_length
+        return 0 < length < self.settings.own.length and bool(self.survey.peers) and not self.inside
+
     def carried_by(self, interface: str) -> frozenset[Prefix]:
         """Destinations whose traffic leaves by this interface now, in any plane."""
         carried = self.survey.carried_by(interface)

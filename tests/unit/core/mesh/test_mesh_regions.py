@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from re6st.core.mesh.opening import ASK_TIME, SPLIT_LAST
+from re6st.core.mesh.opening import ALONE_WAIT, ASK_TIME, SPLIT_LAST
 from re6st.core.mesh.policy import (
     STRAY_TIME,
     AddressLearned,
@@ -132,6 +132,32 @@ def test_a_part_of_a_split_region_looks_for_the_other_part() -> None:
     assert AskBootstrap() in actions
     assert opened(actions) == [PEERS[0]]
     assert opened(node.tell(BootstrapAnswered(PEERS[2], endpoints(PEERS[2])))) == [PEERS[2]]
+
+
+def test_who_knows_nobody_of_its_region_asks_for_somebody_there() -> None:
+    """All ways to the region may end at it: then nothing tells it that there are others."""
+    node = node_in_regions()
+    node.up(FAR[0])
+    links = near(FAR_REGIONS[0])
+    actions = node.sees(region_of(REGISTRY, LENGTH), *FAR_REGIONS, **links) + node.wait(2 * ALONE_WAIT)
+    assert AskBootstrap() in actions
+    assert opened(node.tell(BootstrapAnswered(PEERS[2], endpoints(PEERS[2])))) == [PEERS[2]]
+    node.tell(TunnelUp(PEERS[2], name(PEERS[2])))
+    later = node.sees(region_of(REGISTRY, LENGTH), PEERS[2], *FAR_REGIONS, **near(FAR_REGIONS[0], PEERS[2]))
+    assert AskBootstrap() not in later + node.wait(SPLIT_LAST)
+
+
+def test_the_only_node_of_a_region_does_not_ask_for_others_all_the_time() -> None:
+    node = node_in_regions()
+    node.up(FAR[0])
+    asked_for = 0
+    actions = node.sees(region_of(REGISTRY, LENGTH), *FAR_REGIONS, **near(FAR_REGIONS[0]))
+    for _ in range(60):
+        asked_for += sum(action == AskBootstrap() for action in actions)
+        if AskBootstrap() in actions:
+            node.tell(BootstrapAnswered(None))
+        actions = node.wait(10)
+    assert 5 <= asked_for <= 20, "in ten minutes"
 
 
 def test_of_a_large_part_few_look_at_one_time_and_none_once_it_is_whole() -> None:
