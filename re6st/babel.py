@@ -10,7 +10,7 @@ import contextlib
 import logging
 import re
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
@@ -119,7 +119,8 @@ class Babel:
     old routes are preferred until they are removed, one after the other. `followed` is set when a babeld took over from
     another, which knew the routes that are `left`. A babeld that an earlier daemon left running, as `found` says, is
     taken over if it has these settings. `links` is told what has to be on the interfaces, before each start and for a
-    babeld that is taken over. `name` is what log lines call it.
+    babeld that is taken over. `name` is what log lines call it. `before` is called
+    whenever one has ended, and the next one is to start.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Babel:
         links: LinkAddresser,
         found: Left | None = None,
         name: str = PROGRAM,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         found = found or Left()
         self.name = name
@@ -152,6 +154,7 @@ class Babel:
         self._files = files
         self._changed = changed
         self._links = links
+        self._before = before
         self._found = found.process
         self._child: Child | None = None
         self._replaced = ""
@@ -334,6 +337,8 @@ class Babel:
         own = None if subnet is None else IPv4Interface((ipv4_address(subnet), subnet.prefixlen))
         await self._links.address_links(own)
         if child is None:
+            if self._before is not None:
+                await self._before()
             self._files.socket.unlink(missing_ok=True)
             self._write()
             if self._files.output is not None:

@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 from typing import TypeVar
 
-from re6st.core.machine.wanted_state import RTN_UNICAST, RTPROT_BABEL, AddressPlan, KernelRoute, Network
+from re6st.core.machine.wanted_state import (
+    RTN_UNICAST,
+    RTN_UNREACHABLE,
+    RTPROT_BABEL,
+    AddressPlan,
+    KernelRoute,
+    Network,
+)
 from re6st.linux.kept_state import family_of
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import Netlink
@@ -95,6 +102,23 @@ class BabelRoutes:
             removed = []
             for _, route in self._read(netlink, plans):
                 if (priority is None or route.priority != priority) and (only is None or _way(route) in only):
+                    with suppress(NetlinkError):
+                        netlink.delete_route(route)
+                        removed.append(route)
+            return removed
+
+        return await _beside(ask)
+
+    async def sweep_lost(self, plans: Collection[AddressPlan]) -> list[KernelRoute]:
+        """Remove those by which a babeld that ended made a way unreachable that it had lost; returns them.
+
+        For the network they say nothing any more, and to the kernel they hide the route of the whole region.
+        """
+
+        def ask(netlink: Netlink) -> list[KernelRoute]:
+            removed = []
+            for _, route in self._read(netlink, plans):
+                if route.type == RTN_UNREACHABLE:
                     with suppress(NetlinkError):
                         netlink.delete_route(route)
                         removed.append(route)

@@ -21,6 +21,9 @@ class SweptRoutes(Protocol):
     ) -> Sized:
         """Remove those of other priorities, or `only` to some destinations; returns them."""
 
+    async def sweep_lost(self, plans: Collection[AddressPlan]) -> Sized:
+        """Remove those that say that there is no way; returns them."""
+
 
 class FormerNetworks(Protocol):
     """Our networks: those of now, and those that were given up, in which routes may be left too."""
@@ -48,6 +51,17 @@ class LeftRoutes:
     def __init__(self, routes: SweptRoutes, networks: FormerNetworks) -> None:
         self._routes = routes
         self._networks = networks
+
+    async def forget_lost(self) -> None:
+        """Remove what a babeld that ended held as unreachable, before the next one starts.
+
+        The ways that it had may still lead there; what it had just lost says nothing of the network of now. Where
+        regions come into force, each way to a node of another region is lost, for the region's own route.
+        """
+        try:
+            await self._routes.sweep_lost({*self._networks.wanted, *self._networks.former})
+        except OSError as error:
+            log.warning("cannot remove what the previous babeld held as unreachable: %s", error)
 
     async def sweep(self, babel: NextBabeld) -> None:
         """Remove what one that ended left, once the next one knows its way; until cancelled."""

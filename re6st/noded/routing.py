@@ -141,6 +141,7 @@ class RoutingPlane:
             machine,
             found,
             plane.babeld,
+            self._left.forget_lost,
         )
         self.history = RouteHistory()
         """Since when each way is what it is."""

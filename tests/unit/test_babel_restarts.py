@@ -233,18 +233,26 @@ def resumed(
     """Go on with a babeld that an earlier daemon started with this configuration."""
     monkeypatch.setattr("re6st.linux.process.Backoff", Quick)
     programs = install(monkeypatch, "-G", played())
+    swept: list[int] = []
+
+    async def starts() -> None:
+        """What the one before had lost is forgotten when it is gone, and the next one is not there."""
+        assert programs.found[7].stopped
+        swept.append(len(programs.started))
 
     async def main() -> None:
         (run / "babeld.conf").write_text(text)
         programs.found[7] = found = FakeChild([])
         await found.listen(str(run / "babeld.ctl"), played())
         files, left = replace(files_in(run), output=None), Left(7, LEFT)
-        kept = Babel(command_line("babeld", files, []), files, PLAIN, lambda: None, PlayedLinks(), left)
+        argv = command_line("babeld", files, [])
+        kept = Babel(argv, files, PLAIN, lambda: None, PlayedLinks(), left, before=starts)
         task = asyncio.create_task(kept.run())
         try:
             async with asyncio.timeout(10):
                 await kept.ready.wait()
             assert len(kept.table.routes) == 1
+            assert swept == list(range(1, len(programs.started)))
             watch(kept, programs)
         finally:
             task.cancel()

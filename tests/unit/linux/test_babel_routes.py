@@ -74,6 +74,14 @@ def test_a_node_that_leaves_removes_what_a_killed_babeld_left_in_its_networks(th
     assert there == [foreign]
 
 
+def test_what_a_babeld_had_lost_does_not_hide_the_route_of_a_region_from_the_next_one(there: list[KernelRoute]) -> None:
+    nowhere = replace(by_babel(0xFFFFFFFF, None), type=RTN_UNREACHABLE)
+    region = replace(by_babel(1025, None), destination=IPv6Network("2001:db8:42::/62"))
+    there += [nowhere, region, replace(by_babel(0xFFFFFFFF, BESIDE.table), type=RTN_UNREACHABLE)]
+    assert asyncio.run(BabelRoutes(MAIN.has).sweep_lost([PLAN])) == [nowhere]
+    assert there == [region, replace(by_babel(0xFFFFFFFF, BESIDE.table), type=RTN_UNREACHABLE)]
+
+
 def test_a_node_leaves_in_order_though_the_routes_change_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sweep(*_: object) -> list[KernelRoute]:
         raise NetlinkError(errno.EINTR, "dump interrupted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import AsyncIterator, Collection, Set
 from ipaddress import IPv6Address, IPv6Network
@@ -11,6 +12,7 @@ import pytest
 
 from re6st.babel import Network, RouteKey6
 from re6st.core.machine.wanted_state import AddressPlan
+from re6st.linux.netlink import NetlinkError
 from re6st.noded.left_routes import LeftRoutes, lead_out
 from tests.unit.fake_program import until
 
@@ -32,6 +34,8 @@ class World:
         self.followed, self.ready = asyncio.Event(), asyncio.Event()
         self.knows = asyncio.Event()
         self.has_all = asyncio.Event()
+        self.lost: set[AddressPlan] = set()
+        self.refuses = False
         self.swept: list[tuple[set[AddressPlan], Set[tuple[Network, Network]] | None]] = []
 
     async def sweep(
@@ -40,6 +44,12 @@ class World:
         assert priority == self.priority
         self.swept.append((set(plans), only))
         return [None]
+
+    async def sweep_lost(self, plans: Collection[AddressPlan]) -> list[None]:
+        if self.refuses:
+            raise NetlinkError(errno.EPERM, "not permitted")
+        self.lost = set(plans)
+        return []
 
     async def take_over(self) -> AsyncIterator[frozenset[RouteKey6]]:
         await self.knows.wait()
@@ -98,6 +108,16 @@ def test_what_is_left_stays_when_that_babeld_is_not_there_any_more(trouble: str)
         await end(task)
 
     asyncio.run(run())
+
+
+def test_what_the_last_babeld_had_lost_is_forgotten_in_all_networks(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    left = LeftRoutes(world, world)
+    asyncio.run(left.forget_lost())
+    assert world.lost == {NOW, FORMER}
+    world.refuses = True
+    asyncio.run(left.forget_lost())
+    assert len(caplog.messages) == 1
 
 
 def test_a_way_out_is_known_by_its_destination() -> None:

@@ -67,6 +67,9 @@ class Routes:
         self._machine.swept.append((priority, self._table))
         return [None]
 
+    async def sweep_lost(self, plans: Collection[AddressPlan]) -> list[None]:
+        return []
+
 
 class Networks:
     wanted: tuple[AddressPlan, ...] = ()
