@@ -64,6 +64,9 @@ class ListenerOwner(Protocol):
     def room(self, peer: Prefix) -> int:
         """How many clients may be there, when a peer wants to be one."""
 
+    def make_room(self, peer: Prefix) -> bool:
+        """End a client that is dead, since a peer wants a place and there is none; False where no client is."""
+
     def joined(self, client: ServerClient) -> None: ...
 
     def left(self, client: ServerClient) -> None: ...

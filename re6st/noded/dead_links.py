@@ -24,6 +24,7 @@ from re6st.core import interfaces
 from re6st.core.machine.uplinks import Uplink
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
+from re6st.core.mesh.dead_clients import DeadClients
 from re6st.core.prefix import Prefix, address, prefix_of, subnet
 from re6st.core.routing.babel_lines import INFINITY, NextHop
 from re6st.core.routing.detours import Detour, LowestCosts, Way, detours, for_packets_of
@@ -131,7 +132,7 @@ class _Proof:
 class DeadLinks:
     """Watches the links of tunnels with babel's neighbours behind them. `event` tells the policy. `avoided` are those
     that it avoids, as packets get lost there: these are led around too. `line`: of this machine, over which our link
-    with a peer on an interface goes.
+    with a peer on an interface goes. `dead_clients` is told of those.
     """
 
     def __init__(
@@ -146,8 +147,10 @@ class DeadLinks:
         avoided: Callable[[], frozenset[NextHop]] = frozenset,
         line: Callable[[Prefix, str], Uplink | None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
+        dead_clients: DeadClients | None = None,
     ) -> None:
         self.liveness = Liveness()
+        self.dead_clients = DeadClients() if dead_clients is None else dead_clients
         self.losses = LinkLosses(ends, event, avoided)
         self._network = network
         self._address, self._subnet = address(network, own), subnet(network, own)
@@ -246,10 +249,12 @@ class DeadLinks:
         self._pace.looked(now)
         if self._counts.follow(now, at_once=bool(self._detours), quiet=self.liveness.quiet and not self._counts.ended):
             self._costs = self._lowest.note(self._counts.costs, now)
+            self._note_clients(now)
         packets = self._counts.count(traffic, self.liveness)
         now = self._clock()
         found = self.liveness.look(packets, now, self._counts.over_tcp, self._counts.ended)
         self._question_others(now)
+        self._question_clients(now)
         ask = partial(_ask, echo, {})
         for hop in found.probe:
             ask(hop)
@@ -272,6 +277,26 @@ class DeadLinks:
         dying = {lines[hop].name for hop in self.liveness.dying_links(now) if hop in lines} if lines else set()
         if dying:
             self.liveness.question((hop for hop, line in lines.items() if line.name in dying), now)
+
+    def _question_clients(self, now: float) -> None:
+        """Where nothing goes to a client it would not be seen that it is dead: ask those of whom babel hears nothing
+        any more; and all, if somebody wants a place."""
+        self.liveness.question(
+            self._counts.clients if self.dead_clients.place_sought else self._counts.quiet_clients, now
+        )
+        self.dead_clients.place_sought = False
+
+    def _note_clients(self, now: float) -> None:
+        """Say which clients are dead by all their links with us. babel may have forgotten them since."""
+        dead = self.liveness.dead
+        if not dead and not self.dead_clients:
+            return
+        alive = {self._ends.owner_at(hop) for hop in self._counts.costs if hop not in dead}
+        self.dead_clients.heard(peer for peer in alive if peer is not None)
+        for hop in dead & self._counts.clients:
+            peer = self._ends.owner_at(hop)
+            if peer is not None and peer not in alive:
+                self.dead_clients.died(peer, hop.interface, now)
 
     def _answered(self, answer: EchoAnswer) -> None:
         (ip, index), now = answer.target, self._clock()

@@ -16,12 +16,15 @@ from re6st.core.machine.uplinks import Uplink
 from re6st.core.prefix import Prefix, ipv4_address
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.liveness import LIMIT, Liveness, Packets
+from re6st.core.tunnel_protocols import Role
 from re6st.linux.link_traffic import Shared
 
 FOLLOW, FOLLOW_QUIET = 0.2, 1.0
 """Seconds between two looks at who the neighbours are; and while nothing goes anywhere."""
 NEWEST = 0x8000
 """The bit of the last hello in a history of them (RFC 8966 appendix A.1)."""
+SEVERAL = NEWEST >> 2
+"""Below it, none of the last three came."""
 LOOK_UP = 2.0
 """Seconds between two questions for what tells neighbours behind a server apart: hardware addresses, IPv4 addresses."""
 
@@ -87,6 +90,10 @@ class LinkCounts:
         """Links whose tunnel has ended, although babel has a neighbour there for a moment still."""
         self.missed: frozenset[NextHop] = frozenset()
         """Those by which the last hello did not come, though others did."""
+        self.clients: frozenset[NextHop] = frozenset()
+        """Those with clients of ours whose tunnel has not ended, as far as that is known."""
+        self.quiet_clients: frozenset[NextHop] = frozenset()
+        """Those of them by which several hellos did not come."""
         self._routing = routing
         self._ends = ends
         self._hardware = hardware
@@ -121,10 +128,13 @@ class LinkCounts:
         self.lines = {hop: line for hop, line in lines if line is not None}
         slow = {name for name in names if self._ends.is_over_tcp(name)}
         self.over_tcp = frozenset(hop for hop in self.costs if hop.interface in slow)
-        reaches = ((each.key, each.reach) for each in self._routing.table.neighbours.values())
-        self.missed = frozenset(hop for hop, reach in reaches if hop in self.costs and 0 < reach < NEWEST)
+        reaches = {each.key: each.reach for each in self._routing.table.neighbours.values()}
+        self.missed = frozenset(hop for hop, reach in reaches.items() if hop in self.costs and 0 < reach < NEWEST)
         shared = [hop for hop in self.costs if hop.interface in self._servers]
         self.ended = self._ends.left(shared)
+        served = {hop for hop in self.costs if _is_served(hop.interface) and self._ends.owner_at(hop) is not None}
+        self.clients = frozenset(served - self.ended)
+        self.quiet_clients = frozenset(hop for hop, reach in reaches.items() if hop in self.clients and reach < SEVERAL)
         self._follow_shared(shared, now)
         return True
 
@@ -184,3 +194,9 @@ class LinkCounts:
         """By which IPv4 address each neighbour is a next hop: that of its own subnet."""
         routes = self._routing.table.ipv4_routes.values()
         return {route.via: ipv4_address(route.destination) for route in routes if route.refmetric == 0}
+
+
+def _is_served(interface: str) -> bool:
+    """Whether clients of ours are behind it."""
+    found = interfaces.parse(interface)
+    return found is not None and found.role is Role.SERVER

@@ -22,6 +22,7 @@ from re6st import babel, cert
 from re6st.client.counted_client import CountedClient
 from re6st.core.machine.uplinks import Uplink
 from re6st.core.mesh import policy
+from re6st.core.mesh.dead_clients import DeadClients
 from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.core.prefix import Prefix
 from re6st.core.routing.planes import MAIN, THROUGHPUT
@@ -291,7 +292,8 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     def line(peer: Prefix, interface: str) -> Uplink | None:
         return choice.uplink(parts.links.user_of(peer, interface))
 
-    dead = _dead_links(base, machine, routing, (shares, throughput), tunnels, news, mesh, line, event_log, forget)
+    beside, clients = (shares, throughput), parts.dead_clients
+    dead = _dead_links(base, machine, routing, beside, tunnels, news, mesh, line, event_log, forget, clients)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     finder = RegionFinder(network, mesh, driver.event, _chance(), lambda: in_force.effective.longest_subnet)
@@ -463,6 +465,7 @@ def _dead_links(
     line: Callable[[Prefix, str], Uplink | None],
     log: EventLog,
     forget: Callable[[str], object],
+    dead_clients: DeadClients,
 ) -> DeadLinks:
     kernel = machine.kernel
     means = dead_links.LinkMachine(
@@ -477,7 +480,7 @@ def _dead_links(
     )
     network, own = base.identity.trust.network, base.identity.prefix
     parts = network, own, routing, tunnels.ends, means, news.event, log
-    return DeadLinks(*parts, lambda: mesh.avoided_links, line)
+    return DeadLinks(*parts, lambda: mesh.avoided_links, line, dead_clients=dead_clients)
 
 
 def _nft() -> Nft | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -153,8 +154,32 @@ class Servers:
         for server in self.running.values():
             server.kick(crl)
 
+    def make_room(self, protocol: TunnelProtocol, newcomer: Prefix) -> bool:
+        """End a client of a server that is dead, by its tunnel or the link that took the place of that."""
+        dead, now = self._parts.dead_clients, time.monotonic()
+        for peer in dead.spare(now):
+            interface, since = dead.known[peer]
+            if peer == newcomer or not self._has(peer, interface, protocol):
+                continue
+            dead.heard((peer,))
+            log.info(
+                "%s loses its place to %s: it is dead for %.1f s, and gives no sign of life",
+                *(peer, newcomer, now - since),
+            )
+            self.running[protocol].cut(peer)
+            self._parts.links.cut(peer)
+            return True
+        dead.place_sought = True
+        return False
+
+    def _has(self, peer: Prefix, interface: str, protocol: TunnelProtocol) -> bool:
+        """Whether a peer has a place at a server, by its tunnel there, or by a link on this interface."""
+        by_tunnel = any(each.peer == peer for each in self.running[protocol].clients.values())
+        return by_tunnel or any((end.peer, end.interface) == (peer, interface) for end in self._parts.links.ends())
+
     def joined(self, client: ServerClient, protocol: TunnelProtocol) -> None:
         """A client has connected."""
+        self._parts.dead_clients.heard((client.peer,))
         log.info("%s connected from %s by %s", client.peer, client.address, protocol)
         self._parts.gateways.hold(client.address)
         self._note(protocol)
@@ -164,6 +189,7 @@ class Servers:
         """A client is gone."""
         log.info("%s disconnected", client.peer)
         self._parts.ended.note(interfaces.server(protocol), client.peer)
+        self._parts.dead_clients.heard((client.peer,))
         self._parts.gateways.let_go(client.address)
         self._note(protocol)
         self._parts.event(policy.ClientDown(client.peer))
@@ -194,6 +220,9 @@ class _Owner:
     def room(self, peer: Prefix) -> int:
         # Those whose link took the place of their tunnel to this server still count.
         return self.parts.in_force.effective.max_clients - self.parts.links.served(self.protocol, peer)
+
+    def make_room(self, peer: Prefix) -> bool:
+        return self.servers.make_room(self.protocol, peer)
 
     def joined(self, client: ServerClient) -> None:
         self.servers.joined(client, self.protocol)

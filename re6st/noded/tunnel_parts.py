@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from re6st.core.mesh import policy
+from re6st.core.mesh.dead_clients import DeadClients
 from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.noded.contracts import Links, Routing, TunnelAdmission, TunnelKernel
 from re6st.noded.other_ends import EndedTunnels
@@ -32,6 +33,8 @@ class TunnelParts:
     ended: EndedTunnels = field(default_factory=EndedTunnels)
     uplinks: UplinkChoice = field(default_factory=UplinkChoice)
     """Over which uplinks the tunnels go."""
+    dead_clients: DeadClients = field(default_factory=DeadClients)
+    """Which clients are dead."""
 
     def factory(self) -> TunnelFactory:
         """What makes tunnels with the settings of now."""

@@ -8,6 +8,7 @@ from random import Random
 from typing import Protocol
 
 from re6st.core.mesh import policy
+from re6st.core.mesh.dead_clients import DeadClients
 from re6st.core.mesh.memory import makes_room
 from re6st.core.mesh.policy import Phase
 from re6st.core.prefix import Prefix
@@ -109,7 +110,9 @@ class Host:
         "_told",
         "_world",
         "clients",
+        "dead_clients",
         "driver",
+        "ghosts",
         "links",
         "max_clients",
         "memory",
@@ -149,6 +152,9 @@ class Host:
         self.max_clients = max_clients
         self.clients = 0
         """Those that its servers count."""
+        self.ghosts: list[Wire] = []
+        """The tunnels of clients that are gone, and still have their place."""
+        self.dead_clients = DeadClients()
         self.memory: dict[Prefix, tuple[Endpoint, ...]] = {}
         self.links: list[Wire] = []
         self.running = False

@@ -12,6 +12,7 @@ from dataclasses import replace
 from random import Random
 
 from re6st.core.mesh import policy
+from re6st.core.mesh.dead_clients import DeadClients
 from re6st.core.prefix import Prefix
 from re6st.core.routing.regions import region_of
 from re6st.core.wire.datagrams import Code
@@ -142,6 +143,7 @@ class World:
         for wire in list(machine.links):  # of which the others have not noticed yet that they are cut
             self._remove(wire)
         machine.clients = 0
+        machine.ghosts, machine.dead_clients = [], DeadClients()
         machine.start()
 
     def kill(self, machine: Host) -> None:
@@ -186,14 +188,29 @@ class World:
             return
         client.links.remove(link)
         server.links.remove(link)
-        starts = server.starts
+        server.ghosts.append(link)
+        if not link.up:
+            server.dead_clients.died(client.prefix, link.interface_of(server), self.now)
+        self.engine.after(DISCONNECT_TIME if link.up else self.plan.forget, lambda: self._forget(link))
 
-        def forget() -> None:
-            if server.running and server.starts == starts:
-                server.clients -= 1
-                server.tell(policy.ClientDown(client.prefix))
+    def _forget(self, link: Wire) -> None:
+        """The server gives up a client that is gone, if it has not yet."""
+        client, server = link.client, link.server
+        if link in server.ghosts:
+            server.ghosts.remove(link)
+            server.clients -= 1
+            server.dead_clients.heard((client.prefix,))
+            server.tell(policy.ClientDown(client.prefix))
 
-        self.engine.after(DISCONNECT_TIME if link.up else self.plan.forget, forget)
+    def _make_room(self, server: Host, newcomer: Host) -> bool:
+        """Whether a server takes a newcomer: who comes again has its own place, others may have that of a dead one."""
+        gone = next((ghost for ghost in server.ghosts if ghost.client is newcomer), None)
+        if gone is None and server.clients >= server.max_clients:
+            spare = server.dead_clients.spare(self.now)[:1]
+            gone = next((ghost for ghost in server.ghosts if ghost.client.prefix in spare), None)
+        if gone is not None:
+            self._forget(gone)
+        return server.clients < server.max_clients
 
     def _route(self, link: Wire, *, routes: bool) -> None:
         """Routes use a link from now on, or do no more."""
@@ -229,7 +246,7 @@ class World:
         if not server.running or not server.public or blocked:
             self.counts["tunnels not answered"] += 1
             self.engine.after(CONNECT_FAILS, lambda: self._failed(machine, starts, peer))
-        elif server.clients >= server.max_clients:
+        elif not self._make_room(server, machine):
             self.counts["tunnels turned away"] += 1
             machine.tell(policy.TunnelDown(peer))
         else:

@@ -101,9 +101,10 @@ class OpenVpnServer:
 
     def cut(self, peer: Prefix) -> None:
         """Cut off every client with the certificate of a peer."""
-        for ident, client in self.clients.items():
-            if client.peer == peer and self._management:
+        for ident in [ident for ident, client in self.clients.items() if client.peer == peer]:
+            if self._management:
                 self._management.send(f"client-kill {ident}")
+                self._gone(ident)  # at once: somebody may wait for the place
 
     def kick(self, revoked: frozenset[int]) -> None:
         """Cut off the clients whose certificate is revoked, or of unknown number; the others notice nothing."""
@@ -195,10 +196,13 @@ class OpenVpnServer:
             case ClientChange.ESTABLISHED:
                 self._let_in_now.discard(event.ident)
             case ClientChange.DISCONNECT:
-                self._let_in_now.discard(event.ident)
-                self.traffic.pop(event.ident, None)
-                if client := self.clients.pop(event.ident, None):
-                    self._owner.left(client)
+                self._gone(event.ident)
+
+    def _gone(self, ident: int) -> None:
+        self._let_in_now.discard(ident)
+        self.traffic.pop(ident, None)
+        if client := self.clients.pop(ident, None):
+            self._owner.left(client)
 
     def _let_in(self, event: Client, management: Management) -> None:
         environment, ident = event.environment, event.ident
@@ -277,6 +281,11 @@ class OpenVpnServer:
         return False
 
     def _full(self, peer: Prefix) -> bool:
-        # Who connects again is not counted twice.
-        others = sum(client.peer != peer for client in self.clients.values())
-        return others >= min(self._owner.room(peer), CLIENT_LIMIT)
+        while self._others(peer) >= min(self._owner.room(peer), CLIENT_LIMIT):
+            if not self._owner.make_room(peer):
+                return True
+        return False
+
+    def _others(self, peer: Prefix) -> int:
+        """How many clients there are, a peer left out: who connects again is not counted twice."""
+        return sum(client.peer != peer for client in self.clients.values())

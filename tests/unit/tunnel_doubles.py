@@ -136,6 +136,7 @@ class FakeLinks:
         """Interfaces of links beside another one."""
         self.left: list[str] = []
         """Lines that are dead."""
+        self.up: list[LinkEnd] = []
 
     def go_on(self, found: Iterable[LinkRecord], resumed: Callable[[list[LinkRecord]], None]) -> None:
         resumed([record for record in found if record.link.role is Role.CLIENT])
@@ -162,7 +163,7 @@ class FakeLinks:
     async def leave(self) -> None: ...
 
     def ends(self) -> list[LinkEnd]:
-        return []
+        return self.up
 
     def reports(self) -> list[Link]:
         return []
@@ -239,6 +240,7 @@ class FakeListener:
 
     def cut(self, peer: Prefix) -> None:
         self.log.append(f"{peer} is cut off")
+        self.clients = {ident: client for ident, client in self.clients.items() if client.peer != peer}
 
     def kick(self, revoked: frozenset[int]) -> None:
         self.log.append(f"{sorted(revoked)} are revoked")

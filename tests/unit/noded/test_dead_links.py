@@ -608,3 +608,62 @@ def test_where_packets_are_not_counted_any_more_no_link_is_known_to_be_lossy(wor
     world.room.losses.stop(world.now)
     assert world.events[-1] == policy.LinksLossy(frozenset())
     assert world.room.losses.measured.asked_for > 0
+
+
+def test_a_client_that_is_gone_is_dead_although_nothing_went_to_it_and_lives_once_it_is_heard(world: World) -> None:
+    """Several of its hellos did not come. Soon babel forgets it."""
+    world.flow(HOP_A, 2, back=True)
+    ident = str(HOP_B)
+    alive = world.table.neighbours[ident]
+    world.answers_to = {HOP_A.address}
+    for reach in (0x7FFF, 0x3FFF):
+        world.table.neighbours[ident] = replace(alive, reach=reach)
+        world.flow(HOP_A, 1, back=True)
+        assert not world.room.dead_clients, "it may have lost a hello"
+    world.table.neighbours[ident] = replace(alive, reach=0x0FFF)
+    began = world.now
+    world.flow(HOP_A, 2, back=True)
+    (since,) = (since for _, since in world.room.dead_clients.known.values())
+    assert world.room.dead_clients.known == {B: (HOP_B.interface, since)}
+    assert 0.3 < since - began < 1
+    del world.table.neighbours[ident]
+    world.flow(HOP_A, 2, back=True)
+    assert B in world.room.dead_clients.known
+    world.table.neighbours[ident] = alive
+    world.answers_to.add(HOP_B.address)
+    world.flow(HOP_A, 2, back=True)
+    assert not world.room.dead_clients
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_where_somebody_wants_a_place_all_clients_are_asked_for_a_sign_of_life(world: World, lives: bool) -> None:
+    world.flow(HOP_A, 2, back=True)
+    if not lives:
+        world.answers_to = {HOP_A.address}
+    before = len(world.asked)
+    world.room.dead_clients.place_sought = True
+    world.flow(HOP_A, 2, back=True)
+    assert (HOP_B.address, 2) in world.asked[before:]
+    assert not world.room.dead_clients.place_sought
+    assert world.room.dead_clients.known.keys() == (set() if lives else {B})
+
+
+def test_a_client_whose_hellos_do_not_come_and_that_answers_keeps_its_place(world: World) -> None:
+    """Its babel is started anew, or its tunnel is drained."""
+    world.flow(HOP_A, 2, back=True)
+    ident = str(HOP_B)
+    world.table.neighbours[ident] = replace(world.table.neighbours[ident], reach=0x0FFF)
+    world.flow(HOP_A, 5, back=True)
+    assert not world.room.dead_clients
+    assert world.room.record()["died"] == 0
+
+
+def test_a_client_that_is_dead_by_one_link_and_lives_by_another_keeps_its_place(world: World) -> None:
+    world.owners[OTHER] = B
+    world.meet(OTHER)
+    world.answers_to.add(OTHER.address)
+    world.flow(HOP_B, 2, back=True)
+    world.answers_to.discard(HOP_B.address)
+    world.flow(HOP_B, 1, back=False)
+    assert world.room.liveness.dead == {HOP_B}
+    assert not world.room.dead_clients

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from re6st import cert
+from re6st.core.mesh.dead_clients import FREED
 from re6st.core.prefix import Prefix
+from re6st.core.transport.link_records import PeerIdentity
 from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.noded.contracts import LinkEnd
 from re6st.noded.servers import Servers, _Owner
 from re6st.service.tasks import Tasks
-from tests.unit.tunnel_doubles import BusyKernel, FakeLinks, effective_config, parts_of
+from re6st.tunnel import ServerClient
+from tests.unit.tunnel_doubles import BusyKernel, FakeLinks, FakeListener, effective_config, parts_of
 
 PEER = Prefix(4, 16)
 
@@ -53,6 +59,42 @@ def test_a_client_with_a_link_takes_its_place_among_those_of_its_server(
             assert tcp.room(Prefix(5, 16)) == 1
             assert tcp.room(PEER) == 2, "who comes again is not counted twice"
             assert udp.room(Prefix(5, 16)) == 2
+            await tasks.end_all()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("case", ["a tunnel", "a link", "it lives", "it died just now", "a link that is over"])
+def test_a_newcomer_gets_the_place_of_a_client_that_is_dead_and_of_no_other(
+    tmp_path: Path, nodes: dict[str, cert.Identity], caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    effective = effective_config(tmp_path, nodes["1/16"], (1194, TunnelProtocol.TCP))
+
+    async def run() -> None:
+        async with Tasks() as tasks:
+            links = FakeLinks()
+            parts = parts_of(effective, tasks, links=links)
+            servers = Servers(parts)
+            server = FakeListener("re6stnet-tcp")
+            servers.running[TunnelProtocol.TCP] = server
+            interface = "re6stnet-wgs1" if case.startswith("a link") else server.interface
+            if case == "a link":
+                links.up = [LinkEnd(PEER, interface, PeerIdentity(4, 4))]
+            elif case != "a link that is over":
+                server.clients[1] = ServerClient(PEER, 4, "192.0.2.4")
+            if case != "it lives":
+                dead_for = FREED / 2 if case == "it died just now" else FREED + 1
+                parts.dead_clients.died(PEER, interface, time.monotonic() - dead_for)
+            owner = _Owner(servers, parts, TunnelProtocol.TCP)
+            assert not owner.make_room(PEER), "not for itself"
+            parts.dead_clients.place_sought = False
+            freed = owner.make_room(Prefix(5, 16))
+            assert freed == (case in ("a tunnel", "a link"))
+            assert links.ended == ([PEER] if freed else [])
+            assert server.log == (["4/16 is cut off"] if freed else [])
+            assert ("4/16 loses its place to 5/16" in caplog.text) == freed
+            assert parts.dead_clients.place_sought != freed, "clients are asked for a sign of life"
             await tasks.end_all()
 
     asyncio.run(run())

@@ -10,6 +10,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from re6st.core.mesh.dead_clients import FREED
 from re6st.core.prefix import Prefix
 from re6st.sim import places
 from re6st.sim.__main__ import main
@@ -19,7 +20,7 @@ from re6st.sim.measures import is_whole, reached, shape
 from re6st.sim.names import name, server_name
 from re6st.sim.network import Stuck
 from re6st.sim.scenes import SCENES, Stage, form
-from re6st.sim.world import World
+from re6st.sim.world import NOTICED_MAX, NOTICED_MIN, World
 
 
 def formed(nodes: int = 100, bits: int = 2, seed: int = 1, **more: float) -> Stage:
@@ -138,6 +139,37 @@ def test_a_network_is_whole_again_after(scene: str, seed: int) -> None:
     stage = formed(seed=seed)
     SCENES[scene](stage)
     assert is_whole(stage.world)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_after_many_deaths_the_living_find_together_before_servers_forget_the_dead(seed: int) -> None:
+    stage = formed(200, 3, seed=seed)
+    SCENES["deaths"](stage)
+    assert stage.story.figures["30% dead: 99% of pairs, s"] <= 10
+    assert stage.story.figures["30% dead: all pairs, s"] <= 30
+
+
+def test_a_full_server_takes_a_newcomer_in_the_place_of_a_client_that_is_dead_for_some_seconds() -> None:
+    world = formed(20, 1).world
+    server = max(world.machines, key=lambda machine: machine.clients)
+    clients = [link.client for link in server.links if link.server is server]
+    near = {link.other_end(server) for link in server.links}
+    newcomer = next(machine for machine in world.machines if machine not in near and machine is not server)
+    server.max_clients = len(clients)
+    for client in clients:
+        world.kill(client)
+
+    def is_in() -> bool:
+        return any(link.server is server for link in newcomer.links)
+
+    world.open(newcomer, server.prefix)
+    world.run(NOTICED_MIN + FREED)
+    assert not is_in()
+    assert server.clients == server.max_clients
+    world.run(NOTICED_MAX)
+    world.open(newcomer, server.prefix)
+    assert world.run(2, is_in) < 2
+    assert server.clients <= server.max_clients
 
 
 @pytest.mark.parametrize("scene", ["doubled", "crowd"])

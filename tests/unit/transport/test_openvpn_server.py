@@ -35,6 +35,7 @@ class Told:
     revoked: set[int] = field(default_factory=set)
     room: int = 20
     down_for: float = 0.0
+    make_room: Callable[[Prefix], bool] = lambda _: False
 
     twin: str = ""
     refused_certificates: list[Untimely] = field(default_factory=list)
@@ -55,6 +56,9 @@ class Owner:
 
     def room(self, peer: Prefix) -> int:
         return self.told.room
+
+    def make_room(self, peer: Prefix) -> bool:
+        return self.told.make_room(peer)
 
     def joined(self, client: ServerClient) -> None:
         self.told.joined.append(client)
@@ -269,6 +273,35 @@ def test_more_than_there_is_room_for_are_denied_but_not_who_comes_again(
 
     told = serve(monkeypatch, tmp_path, [part], watch)
     assert len(told.joined) == 21
+
+
+def test_where_there_is_no_room_a_client_that_is_dead_goes_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def part(peer: Peer) -> None:
+        for number in range(3):
+            peer.block("CLIENT", f"CONNECT,{number},1", common_name=f"{number}/16", tls_serial_0=number)
+        await peer.hears("client-kill 1")
+        await peer.hears("client-auth 2 1")
+        peer.block("CLIENT", "CONNECT,3,1", common_name="3/16", tls_serial_0=3)
+        await peer.hears('client-deny 3 1 "not accepted"')
+        peer.block("CLIENT", "DISCONNECT,1", common_name="1/16")
+        await peer.closes()
+
+    async def watch(server: OpenVpnServer, told: Told, _programs: FakePrograms) -> None:
+        def make_room(newcomer: Prefix) -> bool:
+            if newcomer != Prefix(2, 16):
+                return False
+            server.cut(Prefix(1, 16))
+            return True
+
+        told.room, told.make_room = 2, make_room
+        await until(lambda: 2 in server.clients)
+        assert server.clients.keys() == {0, 2}
+        assert [client.peer for client in told.left] == [Prefix(1, 16)], "once"
+
+    told = serve(monkeypatch, tmp_path, [part], watch)
+    assert len(told.joined) == 3
 
 
 def test_who_may_not_come_in_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
