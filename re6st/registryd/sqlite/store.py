@@ -13,15 +13,14 @@ import contextlib
 import fcntl
 import logging
 import os
-import queue
 import sqlite3
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from re6st.registryd.jobs import JOBS_LIMIT, Job, JobResult, Jobs
 from re6st.registryd.repository import ContentError, RepositoryError, RepositoryInUse
 from re6st.registryd.sqlite import database_files
 from re6st.registryd.sqlite.ledger import Ledger
@@ -33,34 +32,18 @@ logger = logging.getLogger("store")
 
 T = TypeVar("T")
 
-BATCH_LIMIT = 64
-"""Number of jobs in one transaction."""
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long callers, and the store, wait."""
 
-    jobs: int = 1024
-    """Jobs that may wait; one more is refused, as its client would not wait that long."""
+    jobs: int = JOBS_LIMIT
+    """Jobs that may wait."""
     busy: float = 2.0
     """Seconds to wait for another program that has locked the database."""
 
 
 PATIENCE = Patience()
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    call: Callable[[Ledger], Any]
-    future: asyncio.Future[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    future: asyncio.Future[Any]
-    value: Any = None
-    error: BaseException | None = None
 
 
 class Store:
@@ -87,9 +70,7 @@ class Store:
             except (sqlite3.Error, ContentError) as error:
                 raise self._error(error) from None
             undo.pop_all()
-        self._queue: queue.Queue[_Job | None] = queue.Queue(patience.jobs)
-        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
-        self._thread.start()
+        self._jobs = Jobs(str(path), self._commit, patience.jobs)
 
     async def read(self, query: Callable[[SqlQueries], T]) -> T:
         """The result of a query. Raises what the query raises; RepositoryError if the database cannot be read."""
@@ -123,17 +104,11 @@ class Store:
 
         Raises what the job raises; RepositoryError if the database is full or locked, or if too many jobs wait.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        try:
-            self._queue.put_nowait(_Job(job, future))
-        except queue.Full:
-            raise RepositoryError(f"database {self.path}: more than {self._patience.jobs} changes wait") from None
-        return await future
+        return await self._jobs.run(job)
 
     def close(self) -> None:
         """Finish the jobs that wait, and close the file. Without a running event loop, their results are lost."""
-        self._queue.put(None)
-        self._thread.join()
+        self._jobs.close()
         self.rows.close()
         self._ledger.close()
         os.close(self._lock)
@@ -141,27 +116,7 @@ class Store:
     def _connect(self, timeout: float) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
 
-    def _run(self) -> None:
-        """The writing thread."""
-        while (job := self._queue.get()) is not None:
-            batch = [job]
-            last = False
-            while len(batch) < BATCH_LIMIT and not last:
-                try:
-                    following = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    last = True
-                else:
-                    batch.append(following)
-            results = self._commit(batch)
-            with contextlib.suppress(RuntimeError):  # the event loop has ended
-                batch[0].future.get_loop().call_soon_threadsafe(_resolve, results)
-            if last:
-                return
-
-    def _commit(self, batch: list[_Job]) -> list[_Result]:
+    def _commit(self, batch: list[Job]) -> list[JobResult]:
         try:
             self._ledger.begin()
             results = [self._attempt(job) for job in batch]
@@ -171,19 +126,19 @@ class Store:
             logger.error("database %s: %d changes refused: %s%s", self.path, len(batch), error, advice(error))
             with contextlib.suppress(sqlite3.Error):
                 self._ledger.rollback()
-            return [_Result(job.future, error=self._error(error)) for job in batch]
+            return [job.failed(self._error(error)) for job in batch]
 
-    def _attempt(self, job: _Job) -> _Result:
+    def _attempt(self, job: Job) -> JobResult:
         try:
-            return _Result(job.future, self._ledger.attempt(job.call))
+            return job.done(self._ledger.attempt(job.call))
         except sqlite3.Error as error:
             if not self._ledger.in_transaction:
                 raise
-            return _Result(job.future, error=self._error(error))
+            return job.failed(self._error(error))
         except Exception as error:
             if not self._ledger.in_transaction:
                 raise sqlite3.OperationalError("the transaction was lost") from error
-            return _Result(job.future, error=error)
+            return job.failed(error)
 
     def _error(self, error: Exception) -> RepositoryError:
         return RepositoryError(f"database {self.path}: {error}{advice(error)}")
@@ -200,16 +155,6 @@ def advice(error: Exception) -> str:
         sqlite3.SQLITE_IOERR: ". Look at the disk, and at the system's log.",
         sqlite3.SQLITE_CORRUPT: ". Restore a copy of it.",
     }.get(code, "")
-
-
-def _resolve(results: list[_Result]) -> None:
-    for result in results:
-        if result.future.done():  # nobody waits any more
-            continue
-        if result.error is None:
-            result.future.set_result(result.value)
-        else:
-            result.future.set_exception(result.error)
 
 
 def _lock(path: Path) -> int:
