@@ -5,9 +5,9 @@ at one moment, and are changed completely or not at all. Such a function does no
 thread, and may run again if two changes conflict. It returns records (records.py). If it raises an error, its changes
 are undone, and the error passes through. Types and errors of a database never come out.
 
-The only repository today is one SQLite file (sqlite/store.py). Programs that work on this file itself, rather than on a
-registry's state, are beside it: checks and copies (sqlite/check.py, sqlite/outline.py), and the older software's form
-of it (migration/older.py).
+There are two repositories: one SQLite file (sqlite/store.py), and a database in PostgreSQL (postgresql/store.py).
+Programs that work on the file itself, rather than on a registry's state, are beside it: checks and copies
+(sqlite/check.py, sqlite/outline.py), and the older software's form of it (migration/older.py).
 """
 
 from __future__ import annotations

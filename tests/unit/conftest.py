@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import settings
 
 from re6st import cert
+from tests.postgresql_cluster import FAST, Cluster, Opener, in_postgresql
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 
@@ -81,3 +82,19 @@ def nodes(vector: Callable[[str], Any], authority: cert.Authority) -> dict[str, 
         )
         for node in vector("pki")["nodes"]
     }
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL for the tests of one process, each of which makes databases of its own."""
+    made = Cluster(*FAST)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def opener(request: pytest.FixtureRequest) -> Opener | None:
+    """What opens the same state in PostgreSQL each time; None for one in a file. For tests that any store must pass."""
+    if request.param == "sqlite":
+        return None
+    return in_postgresql(request.getfixturevalue("cluster").database())

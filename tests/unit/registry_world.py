@@ -42,6 +42,7 @@ from re6st.registryd.local_node import LocalNode
 from re6st.registryd.repository import Repository
 from re6st.registryd.resources import Clocks, RegistrySettings, Resources
 from re6st.registryd.sqlite.store import PATIENCE, Store
+from tests.postgresql_cluster import Opener
 
 A, B = Prefix(0, 16), Prefix(1, 16)
 
@@ -89,13 +90,19 @@ class World:
         self.sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
         self.wrap: Callable[[Repository], Repository] = lambda repository: repository
         """A test may put a repository of its own between the registry and its store."""
-        self.store: Store
+        self.opener: Opener | None = None
+        """Opens the state in another store than a file."""
+        self.store: Any
         self.registry: Registry
         self.server: HttpServer
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[World]:
-        self.store = Store(self.directory / "registry.db", self.authority.trust.network, self.patience)
+        network = self.authority.trust.network
+        if self.opener is not None:
+            self.store = self.opener(network)
+        else:
+            self.store = Store(self.directory / "registry.db", network, self.patience)
         node = LocalNode(self.authority.trust.network, self.control, self.node)
         self.registry = await Registry.open(self.resources(self.wrap(self.store)), node)
         self.server = server = HttpServer(

@@ -20,6 +20,7 @@ from re6st.core.wire.params import check_version, version_number
 from re6st.keys import pki
 from re6st.registryd.mail import Mailer
 from re6st.registryd.sqlite.store import Patience
+from tests.postgresql_cluster import Opener
 from tests.unit.registry_world import DAY, START, A, B, World
 
 
@@ -32,8 +33,10 @@ def mails(path: Path) -> list[mailbox.mboxMessage]:
 
 
 @pytest.fixture
-def world(tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]) -> World:
-    return World(tmp_path, authority, nodes["1/16"])
+def world(tmp_path: Path, opener: Opener | None, authority: cert.Authority, nodes: dict[str, cert.Identity]) -> World:
+    made = World(tmp_path, authority, nodes["1/16"])
+    made.opener = opener
+    return made
 
 
 # --- enrolment ---
@@ -107,6 +110,7 @@ def test_a_token_is_mailed(world: World) -> None:
     world.run(test)
 
 
+@pytest.mark.parametrize("opener", [None])  # they look into the file
 def test_mail_that_cannot_be_sent_leaves_no_token(world: World) -> None:
     world.settings = replace(world.settings, mailer=Mailer("/nonexistent/mbox", "ca@b.c"))
 
@@ -168,6 +172,7 @@ def test_many_clients_at_once_get_different_prefixes(world: World) -> None:
     world.run(test)
 
 
+@pytest.mark.parametrize("opener", [None])  # they look into the file
 def test_a_failing_database_is_no_wrong_answer(world: World) -> None:
     world.patience = Patience(busy=0.01)
 

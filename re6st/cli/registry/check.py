@@ -19,6 +19,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from re6st.cli.checks import cannot_write, tell
 from re6st.cli.registry import operator_port
 from re6st.cli.registry.config import PROGRAM, RegistryConfig, problems
+from re6st.cli.registry.database import problems_of_server
 from re6st.keys import pki
 from re6st.registryd.sqlite.outline import problems_of_file
 
@@ -71,7 +72,10 @@ def _files(options: argparse.Namespace, config: RegistryConfig) -> Iterator[str]
 
 
 def _database(config: RegistryConfig) -> Iterator[str]:
-    path = config.database
+    if config.database.url is not None:
+        yield from problems_of_server(config.database.url)
+        return
+    path = config.database.file
     if not path.is_file() or not os.access(path, os.R_OK):
         return  # it will be made, or was reported
     for problem in problems_of_file(path, [community.prefix for community in config.settings.communities]):

@@ -25,14 +25,14 @@ from re6st.api.operations import AdminError, Operations
 from re6st.cli.options import OptionParser, duration, fail, integer, registry_url, unknown_command
 from re6st.cli.registry import output
 from re6st.cli.registry.config import PROGRAM, ConfigError, configure, make_parser
+from re6st.cli.registry.database import DatabaseError, DatabasePlace, open_repository, place
 from re6st.cli.registry.init import OPTIONS_FILE
 from re6st.registry import Registry
 from re6st.registryd.listings import Record
 from re6st.registryd.local_node import LocalNode
-from re6st.registryd.repository import RepositoryError, RepositoryInUse
+from re6st.registryd.repository import Repository, RepositoryError, RepositoryInUse
 from re6st.registryd.resources import Resources
 from re6st.registryd.sqlite.check import BackupError, backup, check
-from re6st.registryd.sqlite.store import Store
 from re6st.service import geoip
 from re6st.service.json_lines import Status
 from re6st.service.run_names import BABELD_SOCKET
@@ -40,7 +40,7 @@ from re6st.service.run_names import BABELD_SOCKET
 CONFIG = Path("/etc/re6stnet") / OPTIONS_FILE
 START_TIME = 5.0
 """Seconds for a registry that has locked the database to make its socket."""
-FILES = ("db", "ca", "key", "dh", "run", "community")
+FILES = ("db", "database_file", "ca", "key", "dh", "run", "community")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def _daemon_options(program: str, options: argparse.Namespace) -> argparse.Names
             if (value := getattr(daemon, name)) is not None:
                 setattr(daemon, name, type(value)(path.parent / value))
     if options.db is not None:
-        daemon.db = options.db
+        daemon.db, daemon.database, daemon.database_file = options.db, None, None
     return daemon
 
 
@@ -194,7 +194,10 @@ async def _operations(daemon: argparse.Namespace) -> AsyncIterator[Operations]:
         store.close()
 
 
-def _open(daemon: argparse.Namespace) -> Store:
+def _open(daemon: argparse.Namespace) -> Repository:
+    where = _place(daemon)
+    if where.url is not None:
+        return open_repository(where, _trust(daemon).network)
     try:
         if not daemon.db.exists():
             raise AdminError(
@@ -204,7 +207,26 @@ def _open(daemon: argparse.Namespace) -> Store:
             )
     except PermissionError:
         _refuse_permission(daemon.db)
-    return Store(daemon.db, _trust(daemon).network)
+    return open_repository(where, _trust(daemon).network)
+
+
+def _place(daemon: argparse.Namespace) -> DatabasePlace:
+    try:
+        return place(daemon, os.environ)
+    except DatabaseError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _file(daemon: argparse.Namespace) -> Path:
+    """The database, for what needs a file. Raises AdminError."""
+    if _place(daemon).url is not None:
+        raise AdminError(
+            Status.FAILED, "the state is in PostgreSQL: back it up, and check it, with PostgreSQL's programs (pg_dump)"
+        )
+    path: Path = daemon.db
+    if not path.exists():
+        raise AdminError(Status.FAILED, f"database {path}: no such file")
+    return path
 
 
 def _refuse_permission(path: Path) -> NoReturn:
@@ -306,19 +328,17 @@ def _simple(operation: str) -> Callable[[Operations, argparse.Namespace], Awaita
 
 
 def _check(daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
-    if not daemon.db.exists():
-        raise AdminError(Status.FAILED, f"database {daemon.db}: no such file")
-    report = check(daemon.db, _trust(daemon))
-    return {"database": str(daemon.db), "ok": not (report.problems or report.warnings), **output.report_record(report)}
+    path = _file(daemon)
+    report = check(path, _trust(daemon))
+    return {"database": str(path), "ok": not (report.problems or report.warnings), **output.report_record(report)}
 
 
 def _backup(daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
-    if not daemon.db.exists():
-        raise AdminError(Status.FAILED, f"database {daemon.db}: no such file")
+    path = _file(daemon)
     if options.file.exists() and not options.force:
         message = f"{options.file} exists already, and is not replaced. Choose another name, or give --force."
         raise AdminError(Status.CONFLICT, message)
-    report = backup(daemon.db, options.file, _trust(daemon), force=options.force)
+    report = backup(path, options.file, _trust(daemon), force=options.force)
     return {"file": str(options.file), "bytes": options.file.stat().st_size, **output.report_record(report)}
 
 

@@ -7,6 +7,7 @@ wrong.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
@@ -18,7 +19,8 @@ from cryptography.x509.oid import NameOID
 from re6st import MIN_PROTOCOL, PROTOCOL, cert
 from re6st.cli import metrics_place
 from re6st.cli.options import OptionParser, integer
-from re6st.cli.registry import init, operator_port, page
+from re6st.cli.registry import database, init, operator_port, page
+from re6st.cli.registry.database import DatabaseError, DatabasePlace
 from re6st.cli.registry.operator_port import SAME_PORT, OperatorPlace, operator_place
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import (
@@ -58,7 +60,7 @@ class RegistryConfig:
     authority: cert.Authority
     ca: Path
     settings: RegistrySettings
-    database: Path
+    database: DatabasePlace
     run: Path
     origins: tuple[str, ...]
     port: int
@@ -217,6 +219,7 @@ def make_parser() -> OptionParser:
     files = parser.add_argument_group("files and logs")
     add = files.add_argument
     add("--db", metavar="FILE", type=states.database, default=str(DATABASE), help="database (default: %(default)s)")
+    database.add_options(files)
     log = "log file (default: the journal where systemd starts the registry, else %(default)s)"
     add("-l", "--logfile", metavar="FILE", type=states.log_file, default=str(LOG_FILE), help=log)
     add(
@@ -242,20 +245,19 @@ def make_parser() -> OptionParser:
     return parser
 
 
-def configure(options: argparse.Namespace, database: str | None = None) -> RegistryConfig:
-    """Read the files, and check that everything fits; `database` is the value of GEOIP2_MMDB, if it is set.
-
-    Raises ConfigError.
+def configure(options: argparse.Namespace, locations: str | None = None) -> RegistryConfig:
+    """Read the files, and check that everything fits; `locations` is the value of GEOIP2_MMDB, if it is
+    set. Raises ConfigError.
     """
-    config, found = _read(options, database)
+    config, found = _read(options, locations)
     if config is None:
         raise ConfigError(found[0])
     return config
 
 
-def problems(options: argparse.Namespace, database: str | None = None) -> tuple[RegistryConfig | None, list[str]]:
+def problems(options: argparse.Namespace, locations: str | None = None) -> tuple[RegistryConfig | None, list[str]]:
     """Like `configure`, but returns everything that is wrong, one line each, and the configuration if nothing is."""
-    return _read(options, database)
+    return _read(options, locations)
 
 
 class _Attempts:
@@ -272,9 +274,9 @@ class _Attempts:
             return None
 
 
-def _read(options: argparse.Namespace, database: str | None) -> tuple[RegistryConfig | None, list[str]]:
+def _read(options: argparse.Namespace, locations: str | None) -> tuple[RegistryConfig | None, list[str]]:
     attempts = _Attempts()
-    locator = attempts.make(_locator, options, database)
+    locator = attempts.make(_locator, options, locations)
     authority = attempts.make(_authority, options)
     dh = attempts.make(_dh, options.dh)
     parameters = attempts.make(_parameters, options)
@@ -285,10 +287,18 @@ def _read(options: argparse.Namespace, database: str | None) -> tuple[RegistryCo
         anonymous_length = options.anonymous_prefix_length
         attempts.make(_check_length, authority, communities, "--anonymous-prefix-length", anonymous_length)
     attempts.make(_check_regions, options)
+    where = attempts.make(_database, options)
     origins = [attempts.make(_origin, text) for text in options.authorized_origin]
     for text in filter(None, (options.ipv4_address, options.ipv6_address)):
         attempts.make(_listen_address, text)
-    if attempts.problems or authority is None or dh is None or parameters is None or communities is None:
+    if (
+        attempts.problems
+        or authority is None
+        or dh is None
+        or parameters is None
+        or communities is None
+        or where is None
+    ):
         return None, attempts.problems
     settings = RegistrySettings(
         parameters=parameters,
@@ -304,7 +314,7 @@ def _read(options: argparse.Namespace, database: str | None) -> tuple[RegistryCo
         authority=authority,
         ca=Path(options.ca),
         settings=settings,
-        database=options.db,
+        database=where,
         run=options.run,
         origins=tuple(filter(None, origins)),
         port=options.port,
@@ -433,6 +443,13 @@ def _mailer(options: argparse.Namespace, authority: cert.Authority) -> Mailer | 
     if not sender:
         return None  # SlapOS has no sender, and its registries get their tokens from the operator: see _warnings
     return Mailer(options.mailhost, sender, options.smtp_user, options.smtp_pwd, starttls=options.smtp_starttls)
+
+
+def _database(options: argparse.Namespace) -> DatabasePlace:
+    try:
+        return database.place(options, os.environ)
+    except DatabaseError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _check_length(authority: cert.Authority, communities: tuple[Community, ...], option: str, length: int) -> None:

@@ -29,6 +29,7 @@ from re6st.cli.options import fail
 from re6st.cli.registry import check, commands, init, operator_port
 from re6st.cli.registry import page as registry_web
 from re6st.cli.registry.config import PROGRAM, ConfigError, RegistryConfig, configure, make_parser
+from re6st.cli.registry.database import open_repository
 from re6st.cli.registry.page import WebError, WebPage
 from re6st.core.machine.packet_rules import SEGMENT
 from re6st.core.prefix import Prefix
@@ -40,7 +41,6 @@ from re6st.registryd.own_node import own_node
 from re6st.registryd.parameters import NAMES_SHOWN
 from re6st.registryd.repository import ContentError, Queries, Repository, RepositoryError
 from re6st.registryd.resources import Resources
-from re6st.registryd.sqlite.store import Store
 from re6st.service import geoip
 from re6st.service.logs import LogHandler, in_journal, setup_logging
 from re6st.service.metrics_http import MetricsServer, listen
@@ -101,7 +101,7 @@ async def serve(config: RegistryConfig, log: LogHandler | None) -> None:
         logger.warning("%s", warning)
     operators = _listen_to_operators(config, sockets)
     try:
-        repository = Store(config.database, network)
+        repository = open_repository(config.database, network)
     except RepositoryError as error:
         _close([*sockets, *operators])
         raise ConfigError(str(error)) from None
@@ -122,7 +122,9 @@ async def serve(config: RegistryConfig, log: LogHandler | None) -> None:
         page = _page(config, registry, admin)
         metrics = _metrics(config, registry)
         servers = _servers(config, registry, metrics, sockets, operators)
-        await _serve(config, registry, AdminServer(admin, socket_path(config.database)), page, metrics, servers, log)
+        await _serve(
+            config, registry, AdminServer(admin, socket_path(config.database.file)), page, metrics, servers, log
+        )
     except RepositoryError as error:
         raise _database_error(config, error) from None
     except ExceptionGroup as errors:
@@ -185,7 +187,7 @@ async def _check_ca(config: RegistryConfig, repository: Repository) -> None:
         return
     raise ConfigError(
         f"--ca {config.ca} did not issue the certificate of the registry node {own.cn} in {config.database}."
-        " Check --ca and --db; a renewed CA keeps its key and its subject."
+        f" Check --ca and {config.database.option}; a renewed CA keeps its key and its subject."
     )
 
 

@@ -42,7 +42,9 @@ class Edits:
 
 
 class Allocator:
-    """The free leaves of a network with `network_length` bits."""
+    """The free leaves of a network with `network_length` bits. They are kept in memory, unless a subclass looks for
+    them elsewhere: `is_free`, `_first_in` and `_leaf_above` find them, `_add` and `_discard` change them.
+    """
 
     def __init__(self, network_length: int) -> None:
         self._room = MAX_LENGTH - network_length
@@ -158,13 +160,18 @@ class Allocator:
         """The leaf from which to take: the longest one in the community, else the one that contains the whole
         community.
         """
-        for length in range(target, community.length - 1, -1):
+        found = self._first_in(community, target)
+        return found if found is not None else self._leaf_above(community)
+
+    def _first_in(self, community: Prefix, longest: int) -> Prefix | None:
+        """The leftmost of the longest leaves in a community that have no more bits than `longest`."""
+        for length in range(longest, community.length - 1, -1):
             values = self._free[length]
             shift = length - community.length
             at = values.bisect_left(community.value << shift)
             if at < len(values) and values[at] >> shift == community.value:
                 return Prefix(values[at], length)
-        return self._leaf_above(community)
+        return None
 
     def _leaf_above(self, prefix: Prefix) -> Prefix | None:
         leaf = prefix

@@ -30,7 +30,8 @@ def metrics(world: World, *, per_node: bool = False) -> RegistryMetrics:
 
 async def figures(world: World, now: float) -> Figures:
     moments = now, int(now) + EXPIRING, int(now) - ACTIVE
-    return await world.store.browse(lambda lists: lists.figures(*moments, 100 * 86400, 0))
+    found: Figures = await world.store.browse(lambda lists: lists.figures(*moments, 100 * 86400, 0))
+    return found
 
 
 async def page(made: RegistryMetrics) -> Values:

@@ -20,6 +20,7 @@ from re6st.registryd.events import EventKind
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.repository import RepositoryError
 from re6st.service.json_lines import Status
+from tests.postgresql_cluster import Opener
 from tests.unit.registry_world import World
 from tests.unit.repositories import AwayRepository
 
@@ -33,8 +34,10 @@ REFUSED_BEFORE = {"requestToken", "getCountry", "presentCertificate"}
 
 
 @pytest.fixture
-def world(tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]) -> World:
-    return World(tmp_path, authority, nodes["1/16"])
+def world(tmp_path: Path, opener: Opener | None, authority: cert.Authority, nodes: dict[str, cert.Identity]) -> World:
+    made = World(tmp_path, authority, nodes["1/16"])
+    made.opener = opener
+    return made
 
 
 @asynccontextmanager

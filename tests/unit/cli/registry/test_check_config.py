@@ -294,7 +294,7 @@ def test_the_other_options_are_taken(here: Path) -> None:
         *("--authorized-origin", "192.0.2.1", "--authorized-origin", "2001:db8:0::1"),
     )
     settings = config.settings
-    assert (config.database, config.run, config.port) == (Path("x/y.db"), Path("run"), 8080)
+    assert (config.database.file, config.run, config.port) == (Path("x/y.db"), Path("run"), 8080)
     assert (config.ipv4, config.ipv6) == ("127.0.0.1", "::1")
     assert config.origins == ("192.0.2.1", "2001:db8::1")
     assert (settings.grace, settings.prefix_length, settings.anonymous_prefix_length) == (5, 20, 24)

@@ -1,0 +1,1 @@
+"""The registry's state in PostgreSQL (../repository.py), for registries of several processes."""
