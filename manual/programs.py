@@ -113,7 +113,10 @@ def _conf() -> Program:
             "Run again, it uses the key that is there, and gets another subnet.",
             "With a word, it looks at the files of a machine that has enrolled, or gets it another certificate or key.",
         ),
-        words={name: conf_commands.make_parser_of(name) for name in conf_commands.COMMANDS},
+        words={
+            "join": conf_options.make_join_parser(),
+            **{name: conf_commands.make_parser_of(name) for name in conf_commands.COMMANDS},
+        },
         files=(
             ("ca.crt, cert.crt, cert.key, re6stnet.conf", "in the directory it works in, /etc/re6stnet as a rule"),
             ("cert.key.next, cert.crt.next", "of a change of key that was not finished: rekey does"),
@@ -127,7 +130,7 @@ def _conf() -> Program:
         ),
         examples=(
             (
-                "re6st-conf --join 'https://re6st.example.com/#sha256:3f9a...,token=qwertzui'",
+                "re6st-conf join 'https://re6st.example.com/#sha256:3f9a...,token=qwertzui'",
                 "with the line that the operator of the network sent",
             ),
             ("re6st-conf show", "look at certificates and key, and what is wrong with them"),

@@ -23,7 +23,7 @@ HOME = "/root"
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.M | re.S)
 _HEADING = re.compile(r"^##? (.+)$", re.M)
 _COMMAND = re.compile(r"(\w*)\$ (.+)")
-_JOIN = re.compile(r"^re6st-conf --join '[^']*'")
+_JOIN = re.compile(r"^re6st-conf join '[^']*'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Reader:
     def invitation(self) -> str:
         """The command line that lets one machine more in."""
         printed = self._registry.run("re6st-registry", "invite", "somebody@example.com", "--url", URL)
-        join = re.search(r"^(re6st-conf --join .+)$", printed, re.M)
+        join = re.search(r"^(re6st-conf join .+)$", printed, re.M)
         if not join:
             raise BedError(printed)
         return join[1]

@@ -18,7 +18,7 @@ TEXT = """\
 <p>Here machines join a re6st network; there is nothing to see for a browser.</p>
 <p>You have an invitation? It is a command. On the machine that is to join, where the package re6stnet is installed,
 run it as root in /etc/re6stnet, and then start the service:</p>
-<pre>re6st-conf --join '...'
+<pre>re6st-conf join '...'
 systemctl enable --now re6stnet</pre>
 <p>You run this registry? The operator's page is at another address: re6st-registry web-login prints it.</p>
 </body>

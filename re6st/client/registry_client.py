@@ -323,7 +323,7 @@ class RegistryClient:
         if proven := bool(signature) and sealing.verify(cert.key_of_cert(ca), signature, said):
             cause = (
                 f"it does not know {prefix.cn}: revoked, or expired long ago. Ask its operator for an invitation,"
-                " and join again with re6st-conf --join."
+                " and join again with re6st-conf join."
             )
         else:
             cause = (

@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 import unicodedata
+from urllib.parse import unquote
 
 ALGORITHMS = {64: "sha256", 96: "sha384", 128: "sha512"}
 """The algorithm of a fingerprint that does not name one, by the number of hex digits. Nobody should trust a shorter
@@ -32,6 +33,12 @@ _FINGERPRINT = re.compile(
     # The name of an algorithm has a letter that is not a hex digit.
     r"(?:(?=[\w-]*[g-z])([\w-]*?)(?:fingerprint)?[:=])?((?:[0-9a-f]{2}:?)+)"
 )
+_COMMAND = re.compile(r"^\W*(?:sudo\s+)?re6st-conf\s+(?:[-\u2010-\u2015]+join[\s=]+|join\s+)")
+_URL = re.compile(r"https?://", re.I)
+_MARK = "token="
+_BETWEEN = r"[,;](?=token=|(?:[\w-]+:)?[0-9a-f]{2}[0-9a-f:]{30})"
+"""What separates the parts of an invitation; a comma alone may also be in a URL."""
+_PARTS, _ITEMS = re.compile(f"#|{_BETWEEN}", re.I), re.compile(f",|{_BETWEEN}", re.I)
 _PEM = re.compile(
     rf"[-{_DASHES}]+\s*BEGIN ([A-Z0-9 ]+?)\s*[-{_DASHES}]+(.*?)[-{_DASHES}]+\s*END \1\s*[-{_DASHES}]+", re.S
 )
@@ -93,15 +100,50 @@ def fingerprint(pasted: str) -> tuple[str, bytes]:
 
 
 def invitation(pasted: str) -> tuple[str, str | None, str | None]:
-    """The registry's URL, the fingerprint and the token in an invitation; None for parts that it does not have."""
-    url, _, fragment = _joined(pasted).partition("#")
+    """The registry's URL, the fingerprint and the token in an invitation; None for parts that it does not have.
+
+    The parts may be in any order, and the command around them may be there too.
+    """
+    plain = _COMMAND.sub("", lines(pasted)).strip()
+    if plain[:1] in ("'", '"') and plain[-1:] == plain[:1]:
+        plain = plain[1:-1]
+    joined = _separated(plain) or _joined(plain)
+    found = _URL.search(joined)
+    before, after = ("", joined) if found is None else (joined[: found.start()], joined[found.start() :])
+    if "#" not in after and "%23" in after:  # some programs encode what is not a letter
+        after = unquote(after)
+    url, *rest = _PARTS.split(after, maxsplit=1)
     said = expected = None
-    for item in filter(None, fragment.split(",")):
-        if item.lower().startswith("token="):
-            said = token(item[len("token=") :])
-        else:
+    for item in (*_PARTS.split(before), *_ITEMS.split("".join(rest))):
+        bare = item.translate(_TYPOGRAPHY).lstrip("<\"'(")
+        if bare.lower().startswith(_MARK):
+            said = token(item[item.lower().index(_MARK) + len(_MARK) :])
+        elif bare:
             expected = item
     return word(url), expected, said
+
+
+def _separated(plain: str) -> str | None:
+    """The invitation in its usual form, if each word of it is whole; None: it may have been folded."""
+    words = [word(each) for each in plain.split()]
+    parts = [part for each in words for part in _PARTS.split(each) if part]
+    kinds = [_kind(part) for part in parts]
+    whole = len(words) > 1 and None not in kinds and len(set(kinds)) == len(kinds) and "url" in kinds
+    url, *rest = sorted(parts, key=lambda part: _kind(part) != "url") if whole else [""]
+    return f"{url}#{','.join(rest)}" if whole else None
+
+
+def _kind(part: str) -> str | None:
+    """What a part of an invitation is; None: it is not a whole one."""
+    if _URL.match(part):
+        return "url"
+    if part.lower().startswith(_MARK):
+        return "token" if part[len(_MARK) :] else None
+    try:
+        fingerprint(part)
+    except ValueError:
+        return None
+    return "fingerprint"
 
 
 def pem(data: bytes) -> bytes:

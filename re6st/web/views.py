@@ -367,7 +367,7 @@ class Views:
         record = await self.admin.call("invite", arguments)
         url = self._place.url or await asyncio.to_thread(guessed_url, self._place.port)
         target = f"{url}#{record['fingerprint']},token={record['token']}"
-        join = f"re6st-conf --join {shlex.quote(target)}"
+        join = f"re6st-conf join {shlex.quote(target)}"
         return record | {"url": url, "url_is_guess": self._place.url is None, "join": join}
 
     async def delete_token(self, wanted: str) -> Record:

@@ -55,9 +55,9 @@ def machines(package: Path) -> Iterator[tuple[Machine, Machine]]:
         url = f"http://{first.host.address}/"
         for machine in (first, second):
             line = first.run("re6st-registry", "invite", "somebody@example.org", "--url", url)
-            join = re.search(r"--join '?(\S+?)'?$", line, re.M)
+            join = re.search(r"re6st-conf join '?(\S+?)'?$", line, re.M)
             assert join, line
-            machine.run("re6st-conf", "--join", join[1])
+            machine.run("re6st-conf", "join", join[1])
             machine.run("systemctl", "enable", "--now", "re6stnet")
 
         def logs() -> str:

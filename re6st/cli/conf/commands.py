@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     command = COMMANDS.get(name)
     if command is None:
-        fail(PROGRAM, unknown_command(name, COMMANDS, "; without one it enrols"), USAGE)
+        fail(PROGRAM, unknown_command(name, ("join", *COMMANDS), "; without one it enrols"), USAGE)
     options = make_parser_of(name).parse_args(rest)
     options.program = f"{PROGRAM} {name}"
 

@@ -30,7 +30,7 @@ from cryptography.x509.oid import NameOID
 
 from re6st import cert
 from re6st.cli.conf.again import Membership, identity_in, membership, patiently
-from re6st.cli.conf.options import Options, parse
+from re6st.cli.conf.options import Options, parse, parse_join
 from re6st.cli.conf.program import (
     CA,
     CERT,
@@ -57,13 +57,19 @@ from re6st.linux.local_addresses import local_addresses
 SERVICE_USER, STATUS = "re6stnet", "re6st-status"
 
 
+FIRST_ANSWER = 10.0
+"""Seconds to wait for a registry that has not answered yet."""
 _ADVICE = {"email": "give --token or --anonymous", "token": "run again with --token"}
 
 
 async def enrol(options: Options) -> int:
     """Do what the options ask for; returns the exit code. Raises ConfError, RegistryError, CertError, OSError."""
+    # Nothing is lost if we give up here; later, a token may be, so that we wait longer.
+    first = RegistryClient(options.registry, timeout=FIRST_ANSWER)
+    if not options.is_needed:
+        say("Registry", f"{first.url}: asking it for the CA of the network ...")
+    trust = check_ca(await first.get_ca(), options.fingerprint)
     client = RegistryClient(options.registry)
-    trust = check_ca(await patiently(client.get_ca(), client, warn), options.fingerprint)
     if options.is_needed:
         return int(is_inside(trust.network))
     if not options.directory.is_dir():
@@ -364,11 +370,12 @@ def _name(ca: x509.Certificate) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0][:1] not in ("-", ""):
+    joining = words[:1] == ["join"]
+    if words and not joining and words[0][:1] not in ("-", ""):
         from re6st.cli.conf import commands as conf_commands
 
         return conf_commands.main(words)
-    options = parse(words)
+    options = parse_join(words[1:]) if joining else parse(words)
     return carry_out(PROGRAM, lambda: asyncio.run(enrol(options)), options.directory)
 
 

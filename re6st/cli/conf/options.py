@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from cryptography import x509
 from re6st import cert
 from re6st.cli.conf.program import (
     PROGRAM,
+    SERVICE_DIRECTORY,
     ConfError,
 )
 from re6st.cli.fingerprint import Fingerprint
@@ -23,7 +24,7 @@ from re6st.keys.subject_fields import FIELDS
 from re6st.view import pasted
 
 TOKEN_LIMIT = 4096
-"""Characters of a token's file that are read."""
+"""Characters of the file of a token or an invitation that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,8 @@ def make_parser() -> OptionParser:
         PROGRAM,
         "Enrol this machine: fetch the CA, make a key, get a certificate, write a sample configuration.",
         f"example:\n  {PROGRAM} --join 'https://re6st.example.com/#sha256:3f9a...,token=qwertzui'\n\n"
-        f"Later: {PROGRAM} show|renew|rekey, each with --help.",
-        "%(prog)s OPTION ...\n       %(prog)s show|renew|rekey [OPTION ...]",
+        f"Shorter: {PROGRAM} join INVITATION.\nLater: {PROGRAM} show|renew|rekey. Each has --help.",
+        "%(prog)s OPTION ...\n       %(prog)s join|show|renew|rekey [OPTION ...]",
     )
     add = parser.add_argument_group("the network").add_argument
     add("--join", metavar="URL#ALG:HEX,token=TOKEN", help="the invitation: registry, fingerprint and token in one")
@@ -65,8 +66,7 @@ def make_parser() -> OptionParser:
     add("--token-file", metavar="FILE", help="read the token from this file; -: from standard input")
     add("--email", metavar="EMAIL", help="let the registry mail a token to this address")
     add("--anonymous", action="store_true", help="use no token; the registry may give a longer prefix then")
-    add("--non-interactive", action="store_true", help="never ask questions, as without a terminal")
-    add("--force", action="store_true", help="get another subnet, if this machine has one already")
+    _add_common(add)
     add = parser.add_argument_group("the certificate").add_argument
     add(
         "-d",
@@ -76,15 +76,7 @@ def make_parser() -> OptionParser:
         default=Path(),
         help="directory of the files (default: current directory)",
     )
-    add(
-        *("-r", "--req"),
-        nargs=2,
-        metavar=("KEY", "VALUE"),
-        action="append",
-        default=[],
-        help="set a field of the certificate's subject, e.g. O 'Example Corp.'; an empty value removes the field",
-    )
-    add("--location", metavar="CC,CT", default="", help="codes of country and continent, e.g. FR,EU")
+    _add_certificate(add)
     add = parser.add_argument_group("instead of enrolling").add_argument
     add(
         "--is-needed",
@@ -95,12 +87,80 @@ def make_parser() -> OptionParser:
     return parser
 
 
+def make_join_parser() -> OptionParser:
+    """The options of `re6st-conf join`."""
+    parser = OptionParser(
+        f"{PROGRAM} join",
+        "Join a network with an invitation: fetch the CA, make a key, get a certificate, write a sample configuration.",
+        f"example:\n  {PROGRAM} join 'http://re6st.example.com/#sha256:3f9a...,token=qwertzui'",
+    )
+    add = parser.add_argument
+    add(
+        "invitation",
+        metavar="INVITATION",
+        nargs="+",
+        help="the line that you received, or its parts (URL, fingerprint, token) in any order; -: from standard input",
+    )
+    _add_common(add)
+    add(
+        "-d",
+        "--dir",
+        metavar="DIR",
+        type=Path,
+        help="directory of the files (default: /etc/re6stnet if it exists, else the current directory)",
+    )
+    _add_certificate(add)
+    parser.set_defaults(
+        **dict.fromkeys(("registry", "fingerprint", "token", "token_file", "email")), anonymous=False, ca_only=False
+    )
+    parser.set_defaults(is_needed=False)
+    return parser
+
+
+def _add_common(add: Callable[..., argparse.Action]) -> None:
+    add("--non-interactive", action="store_true", help="never ask questions, as without a terminal")
+    add("--force", action="store_true", help="get another subnet, if this machine has one already")
+
+
+def _add_certificate(add: Callable[..., argparse.Action]) -> None:
+    add(
+        *("-r", "--req"),
+        nargs=2,
+        metavar=("KEY", "VALUE"),
+        action="append",
+        default=[],
+        help="set a field of the certificate's subject, e.g. O 'Example Corp.'; an empty value removes the field",
+    )
+    add("--location", metavar="CC,CT", default="", help="codes of country and continent, e.g. FR,EU")
+
+
 def parse(arguments: Sequence[str] | None) -> Options:
     """Options from the command line. Exits with status 2 if they are wrong."""
     parser = make_parser()
     values = parser.parse_args(arguments)
     try:
         return _options(values)
+    except ConfError as error:
+        parser.error(str(error))
+
+
+def parse_join(arguments: Sequence[str]) -> Options:
+    """Options of `re6st-conf join`. Exits with status 2 if they are wrong."""
+    parser = make_join_parser()
+    values = parser.parse_args(arguments)
+    try:
+        values.join = "\n".join(values.invitation) if values.invitation != ["-"] else _read("the invitation", "-")
+        if values.dir is None:
+            values.dir = SERVICE_DIRECTORY if SERVICE_DIRECTORY.is_dir() else Path()
+        options = _options(values)
+        if options.token is None:
+            raise ConfError("this invitation has no token: ask for the whole line, or see re6st-conf --help")
+        if options.fingerprint is None:
+            raise ConfError(
+                "this invitation has no fingerprint, so anybody on the way could be the registry: ask for the whole"
+                " line, or see re6st-conf --help"
+            )
+        return options
     except ConfError as error:
         parser.error(str(error))
 
@@ -119,7 +179,7 @@ def _options(values: argparse.Namespace) -> Options:
     try:
         parse_url(registry)
     except RegistryError:
-        option = "--registry" if values.join is None else "--join"
+        option = "--registry" if values.join is None else "--join" if "invitation" not in values else "the invitation"
         raise ConfError(f"{option} {registry}: not of the form http://HOST[:PORT][/PATH]") from None
     if values.anonymous and (values.email or token is not None or values.token_file):
         raise ConfError("--anonymous conflicts with --email, --token and --token-file")
@@ -152,20 +212,25 @@ def _options(values: argparse.Namespace) -> Options:
 
 def read_token(name: str) -> str:
     """The token in a file, or on standard input (`-`). Raises ConfError."""
+    text = _read(f"--token-file {name}", name)
+    if len(text.split()) != 1:
+        raise ConfError(f"--token-file {name}: it must have one word, the token, and has {len(text.split())}")
+    return text.strip()
+
+
+def _read(what: str, name: str) -> str:
+    """The text in a file, or on standard input (`-`). Raises ConfError."""
     try:
         if name == "-":
             data = sys.stdin.buffer.read(TOKEN_LIMIT)
         else:
             with open(name, "rb") as file:
                 data = file.read(TOKEN_LIMIT)
-        text = pasted.lines(pasted.text(data))
+        return pasted.lines(pasted.text(data))
     except OSError as error:
-        raise ConfError(f"--token-file {name}: {error.strerror}") from None
+        raise ConfError(f"{what}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfError(f"--token-file {name}: not a text file") from None
-    if len(text.split()) != 1:
-        raise ConfError(f"--token-file {name}: it must have one word, the token, and has {len(text.split())}")
-    return text.strip()
+        raise ConfError(f"{what}: not a text file") from None
 
 
 def _field(key: str, value: str) -> tuple[x509.ObjectIdentifier, str]:

@@ -275,7 +275,7 @@ def _joining(program: str, invitation: Record, daemon: argparse.Namespace, optio
         url = guessed_url(daemon.port)
         _note(program, f"the URL {url} is a guess: give the right one with --url, or as url in the option file")
     target = f"{url}#{invitation['fingerprint']},token={invitation['token']}"
-    return {"url": url, "join": f"re6st-conf --join {shlex.quote(target)}"}
+    return {"url": url, "join": f"re6st-conf join {shlex.quote(target)}"}
 
 
 async def _tokens(operations: Operations, options: argparse.Namespace) -> Record:

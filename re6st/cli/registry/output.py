@@ -110,7 +110,7 @@ def _node(node: Record) -> str:
 def invitation(record: Record, options: argparse.Namespace) -> str:
     return (
         f"token  {record['token']}   prefix /{record['prefix_length']}   until {record['expires']}\n"
-        "Who has it runs this, as root in /etc/re6stnet:\n\n"
+        "Who has it runs this as root:\n\n"
         f"{record['join']}\n"
     )
 

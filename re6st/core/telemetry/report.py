@@ -34,7 +34,7 @@ LATE = (
 )
 REVOKED = (
     "the registry does not know our certificate: this node was revoked. Ask the operator of the network; with another"
-    " invitation, re6st-conf --join makes it a member again, with another subnet"
+    " invitation, re6st-conf join makes it a member again, with another subnet"
 )
 LIKELY_REVOKED = (
     "likely this node was revoked: the registry knows others, and not this one. It is of an older software, which"

@@ -20,7 +20,7 @@ def test_a_browser_is_told_what_to_do_with_an_invitation(world: World) -> None:
         answer = await world.get("/")
         assert answer.status == 200
         assert answer.headers["content-type"].startswith("text/html")
-        assert b"re6st-conf --join" in answer.body
+        assert b"re6st-conf join" in answer.body
         assert str(world.authority.trust.network).encode() not in answer.body, "strangers learn nothing"
         assert (await world.get("/favicon.ico")).status == 204
         assert not world.registry.events.newest(9), "a visit is no refusal"

@@ -86,10 +86,32 @@ def test_openssl_prints_what_we_take(tmp_path: Path, vector: Any) -> None:
         f"{URL}#{HEX},token={TOKEN}",
         f"{URL}#token={TOKEN},sha256:{HEX}",
         f"https://re6st.exam\u00adple.com/#sha256:{HEX},token={TOKEN}",
+        f"token={TOKEN},sha256:{HEX},{URL}",
+        f"sha256:{HEX},{URL}#token={TOKEN}",
+        f"{URL}\nsha256:{HEX}\ntoken={TOKEN}",
+        f"token={TOKEN} <{URL}> {HEX}",
+        f"{URL}#sha256:{HEX};token={TOKEN}",
+        f"{URL}%23sha256%3A{HEX}%2Ctoken%3D{TOKEN}",
+        f"re6st-conf --join '{INVITATION}'",
+        f"$ sudo re6st-conf join '{INVITATION}'",
+        f"re6st-conf —join ‘{INVITATION}’",
+        f"re6st-conf join \\\n  '{INVITATION}'",
     ],
 )
 def test_invitations(text: str) -> None:
     url, expected, token = pasted.invitation(text)
+    assert (url, token) == (URL, TOKEN)
+    assert expected is not None
+    assert pasted.fingerprint(expected) == ("sha256", DIGEST)
+
+
+def test_a_comma_may_be_in_the_url() -> None:
+    assert pasted.invitation(f"http://example.com/a,b/#token={TOKEN}") == ("http://example.com/a,b/", None, TOKEN)
+
+
+@given(st.permutations([URL, f"sha256:{HEX}", f"token={TOKEN}"]), st.sampled_from([" ", "\n", ",", ", ", " ; "]))
+def test_the_parts_may_come_in_any_order(parts: list[str], between: str) -> None:
+    url, expected, token = pasted.invitation(between.join(parts))
     assert (url, token) == (URL, TOKEN)
     assert expected is not None
     assert pasted.fingerprint(expected) == ("sha256", DIGEST)

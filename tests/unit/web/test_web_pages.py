@@ -234,7 +234,7 @@ def test_a_token_is_made_shown_once_and_deleted(tmp_path: Path) -> None:
     async def test(browser: Browser) -> None:
         page = await browser.post("/tokens", {"email": "new@example.org", "days": "7"})
         assert page.status == 200
-        match = re.search(r"re6st-conf --join [^<]*token=([a-z]{18})", page.text)
+        match = re.search(r"re6st-conf join [^<]*token=([a-z]{18})", page.text)
         assert match, page.text
         assert "https://re6st.example.org/#sha256:" in page.text
         assert match[1] not in (await browser.get("/tokens")).text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from re6st import cert
 from re6st.cli.conf import main as conf
+from re6st.cli.conf import options
 from re6st.cli.node import options as node_options
 from re6st.keys import pki
 from tests.unit.enrolment_place import NETWORK, TOKEN, Registry, RunConf, fields_of, names, save_key
@@ -35,13 +37,15 @@ def test_anonymous(run: RunConf, registry: Registry, here: Path) -> None:
     ]
     assert "country" not in (here / "re6stnet.conf").read_text()
     lines = result.out.splitlines()
-    assert [line.split()[0] for line in lines] == ["CA", "Key", "Request", "Cert", "Config", "Next", "Subnet"]
-    assert '"Example mesh", network 2001:db8:42::/48' in lines[0]
-    assert "back it up" in lines[1]
+    assert [line.split()[0] for line in lines] == [
+        *("Registry", "CA", "Key", "Request", "Cert", "Config", "Next", "Subnet")
+    ]
+    assert '"Example mesh", network 2001:db8:42::/48' in lines[1]
+    assert "back it up" in lines[2]
     assert "2001:db8:42:79::/64 (CN=121/16)" in lines[-1]
     end = pki.end_of(identity.cert)
-    assert f"valid until {end:%Y-%m-%dT%H:%MZ}" in lines[3]
-    assert f"{end - timedelta(days=30):%Y-%m-%d}" in lines[3]
+    assert f"valid until {end:%Y-%m-%dT%H:%MZ}" in lines[4]
+    assert f"{end - timedelta(days=30):%Y-%m-%d}" in lines[4]
     assert f"sha256:{registry.fingerprint}" in result.err
     assert "warning" in result.err
     assert registry.methods == ["getCa", "requestCertificate"]
@@ -101,6 +105,36 @@ def test_join_as_a_mail_program_gives_it(run: RunConf, registry: Registry, here:
         assert (result.code, result.err) == (0, "")
         assert registry.calls[-1][1]["token"] == TOKEN
     assert (here / "re6stnet.conf").read_text().splitlines()[0] == f"registry {registry.url}"
+
+
+def test_the_word_join_takes_an_invitation_in_parts(
+    registry: Registry, here: Path, key: rsa.RSAPrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.mkdir()
+    save_key(here, key)
+    monkeypatch.setattr(options, "SERVICE_DIRECTORY", here)
+    assert conf.main(["join", f"token={TOKEN}", f"<{registry.url}>", f"sha256:{registry.fingerprint}"]) == 0
+    assert registry.calls[1][1]["token"] == TOKEN
+    assert (here / "cert.crt").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    save_key(other, key)
+    line = f"re6st-conf join '{registry.url}#sha256:{registry.fingerprint},token={TOKEN}'\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(line.encode())))
+    assert conf.main(["join", "-", "--dir", str(other)]) == 0
+    assert (other / "cert.crt").exists()
+
+
+def test_the_word_join_wants_token_and_fingerprint(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    for text, lacking in (
+        (f"{registry.url}#sha256:{registry.fingerprint}", "no token"),
+        (f"{registry.url}#token={TOKEN}", "no fingerprint"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            conf.main(["join", text])
+        assert ended.value.code == 2
+        assert lacking in capsys.readouterr().err
+    assert registry.calls == []
 
 
 def test_nothing_is_written_where_the_subject_cannot_be(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from datetime import timedelta
@@ -14,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert
+from re6st.cli.conf import main as conf
 from re6st.core.prefix import Prefix
 from re6st.keys import pki
 from re6st.linux import disk
@@ -68,6 +70,20 @@ def test_nobody_there(run: RunConf, here: Path) -> None:
     assert result.code == 2
     assert "--join 127.0.0.1" in result.err
     assert "http://HOST" in result.err
+    assert names(here) == []
+
+
+def test_a_registry_that_says_nothing_is_given_up_and_the_user_sees_at_once_who_is_asked(
+    run: RunConf, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert conf.FIRST_ANSWER == 10
+    monkeypatch.setattr(conf, "FIRST_ANSWER", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        result = run("--anonymous", url=url)
+    assert result.code == 3
+    assert result.out == f"Registry {url}: asking it for the CA of the network ...\n"
+    assert "no answer within 0.2 s" in result.err
     assert names(here) == []
 
 

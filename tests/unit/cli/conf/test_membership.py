@@ -213,7 +213,7 @@ def test_a_client_knows_that_its_node_was_revoked(play: Play) -> None:
         await client.get_network_config()
         assert not client.refused
         await member.world.call("revoke", cn_or_serial="1/16")
-        with pytest.raises(RegistryRefused, match=r"does not know 1/16: revoked.*re6st-conf --join"):
+        with pytest.raises(RegistryRefused, match=r"does not know 1/16: revoked.*re6st-conf join"):
             await client.get_network_config()
         assert client.refused
 

@@ -80,7 +80,7 @@ def test_an_invitation_enrols(place: Place, tmp_path: Path, capsys: pytest.Captu
     try:
         wait_until(started.answers)
         program, *arguments = shlex.split(made["join"])
-        assert (program, arguments[0]) == ("re6st-conf", "--join")
+        assert (program, arguments[0]) == ("re6st-conf", "join")
         home = tmp_path / "node"
         home.mkdir()
         assert conf.main([*arguments, "--dir", str(home)]) == 0
@@ -98,16 +98,16 @@ def test_an_invitation_enrols(place: Place, tmp_path: Path, capsys: pytest.Captu
 def test_an_invitation_as_shown(place: Place) -> None:
     outcome = place.word("invite", "--url", "https://re6st.example.com/")
     token, who, blank, join = outcome.out.splitlines()[:4]
-    assert (who, blank) == ("Who has it runs this, as root in /etc/re6stnet:", "")
+    assert (who, blank) == ("Who has it runs this as root:", "")
     assert re.fullmatch(r"token  [a-z]{18}   prefix /16   until \d{4}-\d\d-\d\dT[0-9:]{8}Z", token)
-    assert re.fullmatch(r"re6st-conf --join 'https://re6st.example.com/#sha256:[0-9a-f]{64},token=[a-z]{18}'", join)
+    assert re.fullmatch(r"re6st-conf join 'https://re6st.example.com/#sha256:[0-9a-f]{64},token=[a-z]{18}'", join)
     assert outcome.err == ""
     guessed = place.word("invite")
     assert "a guess" in guessed.err
-    assert "--join 'http://" in guessed.out
+    assert "join 'http://" in guessed.out
     with (place.directory / "re6st-registry.conf").open("a") as file:
         file.write("url https://mesh.example.com\n")
-    assert "--join 'https://mesh.example.com#sha256:" in place.word("invite").out
+    assert "join 'https://mesh.example.com#sha256:" in place.word("invite").out
 
 
 def test_tokens(place: Place) -> None:
