@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv6Network
 from itertools import permutations, product
 from typing import Any
 
 from re6st.core.prefix import Prefix, subnet
-from re6st.core.routing.regions import region_of
+from re6st.core.routing.regions import ROUTE_PROTOCOL, region_of
 from re6st.service.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, Node, wait_until
 from testbed.control import ask
@@ -99,6 +100,26 @@ def test_regions_are_switched_on_and_off_again_while_the_network_runs(bed: Bed) 
             network.start_registry()
             wait_routes(network, network.nodes, wanted)
     check_gaps(watch)
+
+
+def test_a_region_is_divided_while_the_network_runs(bed: Bed) -> None:
+    """And no node keeps a way of others to its own region, nor to what was its region before."""
+    network = form(bed, 6)
+    watch = Watch(network.nodes, pace=0.25)
+    with watch.running():
+        assert network.stop_registry() == 0
+        network.registry_options = ["--regions", str(BITS + 1)]
+        network.start_registry()
+        # Also babeld lets the former region go, after 75 s.
+        wait_until(lambda: all(told_of(node) == {BITS + 1} for node in network.nodes), SWITCHED, "regions", bed.tails)
+        wait_routes(network, network.nodes, partial(expected, bits=BITS + 1))
+    check_gaps(watch)
+
+
+def told_of(node: Node) -> set[int]:
+    """How many bits the regions have of which the kernel's routes have babel tell others."""
+    lines = node.host.ip("-6", "route", "show", "proto", str(ROUTE_PROTOCOL)).splitlines()
+    return {IPv6Network(line.split()[1]).prefixlen - node.network.prefixlen for line in lines}
 
 
 def told(node: Node, operation: str, **arguments: Any) -> Any:

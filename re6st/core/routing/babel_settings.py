@@ -187,7 +187,8 @@ def _filters(settings: BabelSettings) -> list[str]:
     lines.append("in deny")
     if not settings.forwards:
         lines += [*(f"out ip {each} eq {each.prefixlen} allow" for each in own), "out deny"]
-    return lines + [f"install ip {each} deny" for each in own]
+    lines += [f"install ip {each} deny" for each in own]
+    return lines + regions.not_installed(network, prefix, settings.regions)
 
 
 def live_commands(old: BabelSettings, new: BabelSettings) -> list[str]:

@@ -68,6 +68,19 @@ def filters(network: IPv6Network, own: Prefix, length: int, longest: int) -> lis
     ]
 
 
+def not_installed(network: IPv6Network, own: Prefix, length: int) -> list[str]:
+    """What a node takes, but keeps out of the kernel, as lines of babeld's configuration: others' ways to its region.
+
+    babeld uses none while it tells of the region itself. But when it ceases to tell of anything, as of the region that
+    was ours before, babeld 1.12 takes up its route to something else: to whatever of ours comes in that place.
+    """
+    region = own_region(own, length)
+    if region is None:
+        return []
+    net = subnet(network, region)
+    return [f"install ip {net} eq {net.prefixlen} deny"]
+
+
 def own_region(own: Prefix, length: int) -> Prefix | None:
     """The region that a node has to tell of; None where the network is flat, or its own subnet says as much."""
     return region_of(own, length) if 0 < length < own.length else None

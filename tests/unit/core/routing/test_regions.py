@@ -16,6 +16,7 @@ from re6st.core.routing.regions import (
     announced,
     anycast_address,
     filters,
+    not_installed,
     own_region,
     region_of,
 )
@@ -72,6 +73,12 @@ def test_each_node_tells_of_a_region_that_is_more_than_itself(own: Prefix, lengt
 
 def test_babel_tells_of_any_region_for_which_the_kernel_has_our_route() -> None:
     assert announced(NETWORK) == "redistribute ip 2001:db8::/32 ge 33 proto 44"
+
+
+def test_no_way_of_others_to_its_own_region_comes_into_the_kernel_but_ways_to_nodes_and_larger_regions_do() -> None:
+    assert not_installed(NETWORK, Prefix(5, 16), 14) == ["install ip 2001:db8:4::/46 eq 46 deny"]
+    assert not_installed(NETWORK, Prefix(5, 16), 0) == []
+    assert not_installed(NETWORK, Prefix(5, 14), 14) == [], "its own subnet has a line of its own"
 
 
 def test_the_address_of_a_region_is_that_of_no_node() -> None:
