@@ -15,6 +15,7 @@ from re6st.api.operations import AdminError, Arguments
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import AllocationError, Allocator
 from re6st.core.registry.clock import ClockError
+from re6st.core.registry.tags import TAG_LIMIT, TAGS_LIMIT, read_tags
 from re6st.core.routing.babel_keys import KeyState
 from re6st.core.wire.params import version_number
 from re6st.registry import Registry
@@ -32,6 +33,10 @@ logger = logging.getLogger("admin")
 
 LIFE_LIMIT = 100 * 366 * 86400
 """Seconds: a hundred years."""
+USES_LIMIT = 100_000
+"""Machines that one invitation lets in."""
+TAGS_TEXT = (TAG_LIMIT + 1) * TAGS_LIMIT
+"""Characters of all tags of a node."""
 
 
 def guessed_url(port: int) -> str:
@@ -56,6 +61,7 @@ class Admin:
         self._operations: Mapping[str, Callable[[Arguments], Awaitable[Record]]] = {
             "nodes": self._nodes,
             "node": self._node,
+            "tag": self._tag,
             "invite": self._invite,
             "tokens": self._tokens,
             "delete-token": self._delete_token,
@@ -127,6 +133,16 @@ class Admin:
         node: Record = found
         return node
 
+    async def _tag(self, arguments: Arguments) -> Record:
+        target, tags = arguments.required("target"), _tags(arguments)
+        arguments.end()
+        node = await self._find(target)
+        prefix = Prefix.from_bits(node["prefix"])
+        await self._repository.change(lambda changes: changes.set_tags(prefix, tags))
+        if node["tags"] != list(tags):
+            self._registry.events.note(EventKind.TAGS, f"tags: {' '.join(tags) or 'none'}", prefix)
+        return {"node": node | {"tags": list(tags)}}
+
     async def _revoke(self, arguments: Arguments) -> Record:
         target, reason = arguments.required("target"), arguments.text("reason") or ""
         arguments.end()
@@ -191,6 +207,7 @@ class Admin:
         email = arguments.text("email") or ""
         length = arguments.integer("prefix_length", 1, 128) or self._settings.prefix_length
         life = arguments.integer("life", 1, LIFE_LIMIT)
+        uses, tags = arguments.integer("uses", 1, USES_LIMIT) or 1, _tags(arguments)
         arguments.end()
         if email and not is_address(email):
             raise AdminError(Status.USAGE, f"{email}: not an e-mail address")
@@ -205,13 +222,16 @@ class Admin:
             except AllocationError as error:
                 raise AdminError(Status.USAGE, str(error)) from None
         now = int(self._clock())
-        token = await self._registry.tokens.new(email, length, None if life is None else now + life)
+        token = await self._registry.tokens.new(email, length, None if life is None else now + life, uses, tags)
         logger.info("an invitation was made for %s", email or "anybody")
-        self._registry.events.note(EventKind.TOKEN, f"made for {email or 'anybody'}, prefix /{length}")
+        more = (f", for {uses} machines" if uses > 1 else "") + (f", tags: {' '.join(tags)}" if tags else "")
+        self._registry.events.note(EventKind.TOKEN, f"made for {email or 'anybody'}, prefix /{length}{more}")
         return {
             "token": token,
             "email": email or None,
             "prefix_length": length,
+            "uses": uses,
+            "tags": list(tags),
             "created": iso(now),
             "expires": iso(now + (self._settings.grace if life is None else life)),
             "fingerprint": cert.shown_fingerprint(self._trust.ca),
@@ -336,6 +356,14 @@ class Admin:
 
     async def _babel_state(self) -> KeyState:
         return await self._repository.read(lambda queries: queries.babel_state())
+
+
+def _tags(arguments: Arguments) -> tuple[str, ...]:
+    """The tags in an argument, with blanks between them. Raises AdminError."""
+    try:
+        return read_tags((arguments.text("tags", TAGS_TEXT) or "").split())
+    except ValueError as error:
+        raise AdminError(Status.USAGE, str(error)) from None
 
 
 def _listed(name: str, page: Page) -> Record:

@@ -30,10 +30,10 @@ class Arguments:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
 
-    def text(self, name: str) -> str | None:
+    def text(self, name: str, limit: int = TEXT_LIMIT) -> str | None:
         value = self._values.pop(name, None)
-        if value is not None and not (isinstance(value, str) and len(value) <= TEXT_LIMIT and value.isprintable()):
-            raise AdminError(Status.USAGE, f"{name} is not printable text of at most {TEXT_LIMIT} characters")
+        if value is not None and not (isinstance(value, str) and len(value) <= limit and value.isprintable()):
+            raise AdminError(Status.USAGE, f"{name} is not printable text of at most {limit} characters")
         return value
 
     def required(self, name: str) -> str:

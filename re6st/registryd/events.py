@@ -35,6 +35,7 @@ class EventKind(StrEnum):
     REFUSED = "refused"
     MAIL = "mail"
     TOKEN = "token"  # noqa: S105 - the name of a kind
+    TAGS = "tags"
     PARAMETERS = "parameters"
     ONLINE = "online"
     OFFLINE = "offline"

@@ -108,6 +108,8 @@ def tokens(lists: Lists, grace: int, now: float, after: str, limit: int = PAGE_L
             "created": iso(each.created),
             "expires": iso(each.expires),
             "expired": each.expires <= now,
+            "uses": each.uses,
+            "tags": list(each.tags),
         }
         for each in lists.tokens(grace, after, limit)
     ]
@@ -152,6 +154,7 @@ def node_record(node: ListedNode, network: IPv6Network, own: Prefix | None) -> R
         "version": node.software or None,
         "protocol": node.protocol,
         "extensions": None if node.protocol is None else list(node.extensions),
+        "tags": list(node.tags),
     }
 
 

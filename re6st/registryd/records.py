@@ -28,10 +28,14 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token allows: a prefix of this length, for the owner of this e-mail address (empty: anybody)."""
+    """What a token allows: a prefix of this length, for the owner of this e-mail address (empty: anybody), as often as
+    `uses` says. Its nodes get the tags.
+    """
 
     email: str
     prefix_length: int
+    uses: int = 1
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +79,20 @@ class ListedNode:
     protocol: int | None
     software: str | None
     extensions: tuple[str, ...]
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ListedToken:
-    """A token that has not been used; times are Unix times."""
+    """A token that can be used as often as `uses` says; times are Unix times."""
 
     token: str
     email: str | None
     prefix_length: int
     created: int
     expires: int
+    uses: int
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

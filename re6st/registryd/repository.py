@@ -142,8 +142,8 @@ class Changes(Queries, Protocol):
     def restore(self, prefix: Prefix, found: x509.Certificate) -> Issued:
         """Store a certificate that was forgotten: in place of an older one, or where the prefix is free.
 
-        If its key is another one, the e-mail address is deleted: it may be somebody else's. Raises Conflict if somebody
-        else has the prefix.
+        If its key is another one, e-mail address and tags are deleted: it may be somebody else's. Raises Conflict if
+        somebody else has the prefix.
         """
 
     def revoke(self, serial: int, now: float, reason: str = "") -> Prefix:
@@ -171,8 +171,24 @@ class Changes(Queries, Protocol):
     def free_leaves(self) -> Iterator[Prefix]:
         """Free these prefixes, with all that belongs to them."""
 
-    def add_token(self, token: str, email: str, length: int, now: float, expires: float | None = None) -> None:
+    def add_token(
+        self,
+        token: str,
+        email: str,
+        length: int,
+        now: float,
+        expires: float | None = None,
+        *,
+        uses: int = 1,
+        tags: Sequence[str] = (),
+    ) -> None:
         """Store a token that ends with the grace period after `now`, or at `expires`. Raises Conflict if it exists."""
+
+    def use_token(self, token: str) -> None:
+        """Count a use of an existing token; it is deleted with the last one."""
+
+    def set_tags(self, prefix: Prefix, tags: Sequence[str]) -> None:
+        """Store the tags of a node, in place of those that it had. Raises NotFound."""
 
     def delete_token(self, token: str) -> bool:
         """Delete a token; returns whether it existed."""

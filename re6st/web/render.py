@@ -19,7 +19,7 @@ STATIC = HERE / "static"
 
 CSV_COLUMNS = (
     *("cn", "subnet", "address", "email", "online", "seen", "version", "protocol", "tunnels"),
-    *("issued", "expires", "serial", "revoked"),
+    *("issued", "expires", "serial", "revoked", "tags"),
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Characters that begin a formula in a spreadsheet (OWASP, CSV injection)."""
@@ -64,6 +64,8 @@ def _cell(value: object) -> str:
     match value:
         case None:
             return ""
+        case list():
+            return " ".join(map(str, value))
         case bool():
             return "yes" if value else "no"
     text = str(value)

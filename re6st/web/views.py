@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from re6st import PROTOCOL, __version__, cert
-from re6st.api.admin import Admin, guessed_url
+from re6st.api.admin import USES_LIMIT, Admin, guessed_url
 from re6st.api.operations import AdminError
 from re6st.client.certificate_report import name_text
 from re6st.core.prefix import Prefix
@@ -364,6 +364,9 @@ class Views:
             arguments["prefix_length"] = _number(text, "prefix length", 128)
         if text := form.get("days", "").strip():
             arguments["life"] = _number(text, "days", SECONDS_LIMIT // 86400) * 86400
+        if text := form.get("uses", "").strip():
+            arguments["uses"] = _number(text, "machines", USES_LIMIT)
+        arguments["tags"] = " ".join(form.get("tags", "").replace(",", " ").split())
         record = await self.admin.call("invite", arguments)
         url = self._place.url or await asyncio.to_thread(guessed_url, self._place.port)
         target = f"{url}#{record['fingerprint']},token={record['token']}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from re6st import cert
-from re6st.api.admin import Admin, guessed_url
+from re6st.api.admin import USES_LIMIT, Admin, guessed_url
 from re6st.api.admin_socket import Remote, socket_path
 from re6st.api.operations import AdminError, Operations
 from re6st.cli.options import OptionParser, duration, fail, integer, registry_url, unknown_command
@@ -257,15 +257,30 @@ async def _all(operations: Operations, operation: str, arguments: Mapping[str, A
 
 async def _nodes(operations: Operations, options: argparse.Namespace) -> Record:
     if options.cn is not None:
-        if options.email or options.expiring or options.unseen:
+        if options.email or options.expiring or options.unseen or options.tag:
             options.error("CN names one node, so it cannot be combined with a filter")
         return {"nodes": [(await operations.call("node", {"target": options.cn}))["node"]]}
     wanted = {"email": options.email, "expiring": options.expiring, "unseen": options.unseen}
-    return {"nodes": await _all(operations, "nodes", wanted)}
+    found = await _all(operations, "nodes", wanted)
+    return {"nodes": [node for node in found if set(options.tag) <= set(node["tags"])]}
+
+
+async def _tag(operations: Operations, options: argparse.Namespace) -> Record:
+    if options.none and options.tags:
+        options.error("--none removes all tags, so it cannot be combined with tags")
+    if not (options.tags or options.none):
+        return await operations.call("node", {"target": options.cn})
+    return await operations.call("tag", {"target": options.cn, "tags": " ".join(options.tags)})
 
 
 async def _invite(operations: Operations, options: argparse.Namespace) -> Record:
-    arguments = {"email": options.email, "prefix_length": options.prefix_length, "life": options.expires}
+    arguments = {
+        "email": options.email,
+        "prefix_length": options.prefix_length,
+        "life": options.expires,
+        "uses": options.reusable,
+        "tags": " ".join(options.tag),
+    }
     return await operations.call("invite", arguments)
 
 
@@ -365,6 +380,14 @@ def _nodes_options(parser: OptionParser) -> None:
     )
     add("--unseen", metavar="TIME", type=duration, help="only nodes that have not called for this time, e.g. 7d")
     add("--email", metavar="EMAIL", help="only nodes with this e-mail address")
+    add("--tag", metavar="TAG", action="append", default=[], help="only nodes with this tag; may be given again")
+
+
+def _tag_options(parser: OptionParser) -> None:
+    add = parser.add_argument
+    add("cn", metavar="CN", help="the node")
+    add("tags", metavar="TAG", nargs="*", help="its tags from now on; without any, they are shown")
+    add("--none", action="store_true", help="remove all its tags")
 
 
 def _invite_options(parser: OptionParser) -> None:
@@ -378,6 +401,14 @@ def _invite_options(parser: OptionParser) -> None:
         default="7d",
         help="how long the token is valid (default: %(default)s)",
     )
+    add(
+        "--reusable",
+        metavar="N",
+        type=integer(1, USES_LIMIT),
+        default=1,
+        help="let in so many machines with this invitation (default: %(default)s)",
+    )
+    add("--tag", metavar="TAG", action="append", default=[], help="give each machine this tag; may be given again")
     add("--url", metavar="URL", type=registry_url, help="URL of this registry, for the new machine")
 
 
@@ -432,6 +463,7 @@ COMMANDS: Mapping[str, Command] = {
         "alice@example.org --expires 7d",
         *(_invite_options, None, _invite, output.invitation),
     ),
+    "tag": Command("Show or change the tags of a node.", "120/16 web paris", _tag_options, None, _tag, output.tags),
     "tokens": Command(
         "List the unused tokens, or delete one of them.", "", _tokens_options, None, _tokens, output.tokens
     ),

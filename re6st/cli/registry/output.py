@@ -75,12 +75,12 @@ def nodes(record: Record, options: argparse.Namespace) -> str:
         return _node(record["nodes"][0])
     now = time.time()
     return table(
-        ("CN", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "SEEN", "VERSION"),
+        ("CN", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "SEEN", "VERSION", "TAGS"),
         (
             (
                 *(node["cn"], node["subnet"], node["address"], node["email"], (node["issued"] or "-")[:10]),
                 relative(node["expires"], now) + (" (revoked)" if node["revoked"] else ""),
-                *(relative(node["seen"], now), _software(node)),
+                *(relative(node["seen"], now), _software(node), " ".join(node["tags"])),
             )
             for node in record["nodes"]
         ),
@@ -95,6 +95,7 @@ def _node(node: Record) -> str:
             ("subnet", node["subnet"]),
             ("address", node["address"]),
             ("e-mail", node["email"]),
+            ("tags", " ".join(node["tags"])),
             ("number", node["number"]),
             ("serial", f"{node['serial']}{' (revoked: it has to renew)' if node['revoked'] else ''}"),
             ("older", older or None),
@@ -107,10 +108,17 @@ def _node(node: Record) -> str:
     )
 
 
+def tags(record: Record, options: argparse.Namespace) -> str:
+    node = record["node"]
+    return lines([("node", node["cn"]), ("tags", " ".join(node["tags"]))])
+
+
 def invitation(record: Record, options: argparse.Namespace) -> str:
+    good = f"   for {record['uses']} machines" if record["uses"] > 1 else ""
+    good += f"   tags {' '.join(record['tags'])}" if record["tags"] else ""
     return (
-        f"token  {record['token']}   prefix /{record['prefix_length']}   until {record['expires']}\n"
-        "Who has it runs this as root:\n\n"
+        f"token  {record['token']}   prefix /{record['prefix_length']}   until {record['expires']}{good}\n"
+        f"{'Who has it runs' if record['uses'] == 1 else 'Each of the machines runs'} this as root:\n\n"
         f"{record['join']}\n"
     )
 
@@ -119,11 +127,12 @@ def tokens(record: Record, options: argparse.Namespace) -> str:
     if options.delete is not None:
         return f"deleted  {clean(record['deleted'])}"
     return table(
-        ("TOKEN", "E-MAIL", "PREFIX", "CREATED", "EXPIRES"),
+        ("TOKEN", "E-MAIL", "PREFIX", "CREATED", "EXPIRES", "LEFT", "TAGS"),
         (
             (
                 *(token["token"], token["email"], f"/{token['prefix_length']}", relative(token["created"])),
                 "expired" if token["expired"] else relative(token["expires"]),
+                *(token["uses"], " ".join(token["tags"])),
             )
             for token in record["tokens"]
         ),

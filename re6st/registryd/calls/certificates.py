@@ -15,7 +15,7 @@ from re6st.registryd.call import SERIAL_DIGITS, Call, RpcError, caller_of, read_
 from re6st.registryd.events import EventKind
 from re6st.registryd.own_node import refuse_to_revoke
 from re6st.registryd.parts import Parts
-from re6st.registryd.records import Issued, Slot
+from re6st.registryd.records import Issued, Slot, Token
 from re6st.registryd.rekey import BadRequest, TooMany
 from re6st.registryd.repository import Changes, NotFound, Queries
 from re6st.registryd.restored import ProofError, is_lost
@@ -66,15 +66,17 @@ class CertificateCalls:
         taken = [each for each in await self._parts.node.routed() if each.length] if forgot else ()
 
         def job(changes: Changes) -> tuple[Issued, bool] | None:
-            email, length = None, anonymous_length
+            known = Token("", anonymous_length)
             if token:
-                known = changes.token(token, now.timestamp())
-                if known is None:
+                found = changes.token(token, now.timestamp())
+                if found is None:
                     return None
-                email, length = known.email, known.prefix_length
-                changes.delete_token(token)
+                known = found
+                changes.use_token(token)
             first, longest = changes.registry_prefix() is None, changes.longest_prefix() or 0
-            issued = changes.issue(community, length, email or None, make, taken)
+            issued = changes.issue(community, known.prefix_length, known.email or None, make, taken)
+            if known.tags:
+                changes.set_tags(issued.prefix, known.tags)
             news = first or issued.prefix.length > longest
             return issued, news and self._parts.parameter_service.update_version(changes)
 

@@ -1,9 +1,10 @@
-"""Tokens, each of which is good for one certificate."""
+"""Tokens, each of which is good for one certificate, or for several."""
 
 from __future__ import annotations
 
 import secrets
 import string
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from re6st.registryd.call import Call, RpcError, too_many
@@ -42,8 +43,11 @@ class TokenCalls:
             raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
         self._parts.events.note(EventKind.MAIL, f"a token was sent to {email}")
 
-    async def new(self, email: str, length: int, expires: float | None = None) -> str:
-        """Store a random token of letters, which nobody can guess; it is valid until `expires` (Unix time).
+    async def new(
+        self, email: str, length: int, expires: float | None = None, uses: int = 1, tags: Sequence[str] = ()
+    ) -> str:
+        """Store a random token of letters, which nobody can guess; it is valid until `expires` (Unix time), for so many
+        `uses`, and gives its nodes the tags.
 
         Raises RepositoryError, ClockError.
         """
@@ -53,7 +57,7 @@ class TokenCalls:
             while True:
                 token = "".join(secrets.choice(string.ascii_lowercase) for _ in range(TOKEN_LENGTH))
                 try:
-                    changes.add_token(token, email, length, now, expires)
+                    changes.add_token(token, email, length, now, expires, uses=uses, tags=tags)
                 except Conflict:
                     continue
                 return token

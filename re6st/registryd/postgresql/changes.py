@@ -82,8 +82,8 @@ class PostgresChanges(PostgresQueries):
     def restore(self, prefix: Prefix, found: x509.Certificate) -> Issued:
         """Store a certificate that was forgotten: in place of an older one, or where the prefix is free.
 
-        If its key is another one, the e-mail address is deleted: it may be somebody else's. Raises Conflict if somebody
-        else has the prefix.
+        If its key is another one, e-mail address and tags are deleted: it may be somebody else's. Raises Conflict if
+        somebody else has the prefix.
         """
         number, old = cert.number_of_cert(found), self.issued(prefix)
         if old is None:
@@ -103,6 +103,8 @@ class PostgresChanges(PostgresQueries):
         )
         if before != number:
             self._release_number(before)
+        if not same:
+            self.set_tags(prefix, ())
         return self._replace(prefix, found)
 
     def _insert(self, prefix: Prefix, email: str | None, number: int | None, new: x509.Certificate) -> Issued:
@@ -260,21 +262,45 @@ class PostgresChanges(PostgresQueries):
 
     # --- tokens ---
 
-    def add_token(self, token: str, email: str, length: int, now: float, expires: float | None = None) -> None:
+    def add_token(
+        self,
+        token: str,
+        email: str,
+        length: int,
+        now: float,
+        expires: float | None = None,
+        *,
+        uses: int = 1,
+        tags: Sequence[str] = (),
+    ) -> None:
         """Store a token that ends with the grace period after `now`, or at `expires`. Raises Conflict if it exists."""
         added = self._execute(
-            "INSERT INTO token VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            "INSERT INTO token (digest, token, email, prefix_length, created, expires, uses, tags)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
             *(self._digest(token), storable(token), storable(email), length, int(now)),
-            None if expires is None else int(expires),
+            *(None if expires is None else int(expires), uses, " ".join(tags)),
         )
         if not added:
             raise Conflict("this token exists already")
+
+    def use_token(self, token: str) -> None:
+        """Count a use of an existing token; it is deleted with the last one."""
+        if not self._execute("UPDATE token SET uses = uses - 1 WHERE digest = %s AND uses > 1", self._digest(token)):
+            self.delete_token(token)
 
     def delete_token(self, token: str) -> bool:
         """Delete a token; returns whether it existed."""
         return self._execute("DELETE FROM token WHERE digest = %s", self._digest(token)) > 0
 
     # --- notes ---
+
+    def set_tags(self, prefix: Prefix, tags: Sequence[str]) -> None:
+        """Store the tags of a node, in place of those that it had. Raises NotFound."""
+        if self.pem(prefix) is None and tags:
+            raise NotFound(f"no certificate for {prefix}")
+        self._execute("DELETE FROM tags WHERE prefix = %s", prefix.bits)
+        if tags:
+            self._execute("INSERT INTO tags VALUES (%s, %s)", prefix.bits, " ".join(tags))
 
     def mark_seen(self, calls: Sequence[LastCall]) -> None:
         """Store calls of nodes; those of nodes without a certificate are ignored, and those before the stored ones."""

@@ -25,10 +25,11 @@ TOP_SOFTWARE = 20
 
 _FROM = (
     " FROM certificate AS c LEFT JOIN seen AS s ON s.prefix = c.prefix LEFT JOIN revoked AS r ON r.serial = c.serial "
+    "LEFT JOIN tags AS t ON t.prefix = c.prefix "
 )
 _NODES = (
     "SELECT c.prefix, c.email, c.pem, c.serial, c.number, c.not_after, r.serial IS NOT NULL, s.date, s.protocol,"
-    " s.software, s.extensions" + _FROM
+    " s.software, s.extensions, t.names" + _FROM
 )
 """The columns that `_node` needs."""
 _NAMES = "SELECT c.prefix, c.email, s.software FROM certificate AS c LEFT JOIN seen AS s ON s.prefix = c.prefix "
@@ -105,11 +106,11 @@ class PostgresLists(PostgresQueries):
     def tokens(self, grace: int, after: str, limit: int) -> list[ListedToken]:
         """Tokens in alphabetical order, after `after`."""
         rows = self._db.execute(
-            "SELECT token, email, prefix_length, created, coalesce(expires, created + %s) FROM token WHERE token > %s"
-            " ORDER BY token LIMIT %s",
+            "SELECT token, email, prefix_length, created, coalesce(expires, created + %s), uses, tags FROM token"
+            " WHERE token > %s ORDER BY token LIMIT %s",
             (grace, storable(after), limit),
         )
-        return [ListedToken(*row) for row in rows]
+        return [_token(row) for row in rows]
 
     def every_token(self) -> Iterator[str]:
         """All tokens."""
@@ -205,7 +206,7 @@ def _filled(wanted: NodeFilter) -> dict[str, object]:
 
 
 def _node(row: tuple[Any, ...]) -> ListedNode:
-    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names = row
+    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags = row
     return ListedNode(
         Prefix.from_bits(bits),
         email,
@@ -216,7 +217,13 @@ def _node(row: tuple[Any, ...]) -> ListedNode:
         revoked,
         *(seen, protocol, software),
         tuple((names or "").split()),
+        tuple((tags or "").split()),
     )
+
+
+def _token(row: tuple[Any, ...]) -> ListedToken:
+    token, email, length, created, expires, uses, tags = row
+    return ListedToken(token, email, length, created, expires, uses, tuple(tags.split()))
 
 
 def _names(rows: Iterable[tuple[Any, ...]]) -> list[NodeName]:

@@ -62,6 +62,14 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         "INSERT INTO free_leaf (prefix) VALUES ('')",
         "INSERT INTO free_number VALUES (0, NULL)",
     ),
+    (
+        # An older process uses a token up at once.
+        "ALTER TABLE token ADD COLUMN uses integer NOT NULL DEFAULT 1 CHECK (uses > 0)",
+        "ALTER TABLE token ADD COLUMN tags text NOT NULL DEFAULT ''",
+        # The tags of nodes, with a blank between them.
+        """CREATE TABLE tags (
+  prefix text COLLATE "C" PRIMARY KEY REFERENCES certificate ON DELETE CASCADE, names text NOT NULL)""",
+    ),
 )
 """The statements of each migration; its number is its place, from 1 on. Those that were released are never changed."""
 

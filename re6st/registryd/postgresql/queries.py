@@ -74,10 +74,11 @@ class PostgresQueries:
         digests, which do not depend on what was sent in a way that anybody else knows.
         """
         row = self.one(
-            "SELECT email, prefix_length FROM token WHERE digest = %s AND (expires IS NULL OR expires > %s)",
+            "SELECT email, prefix_length, uses, tags FROM token"
+            " WHERE digest = %s AND (expires IS NULL OR expires > %s)",
             *(self._digest(token), now),
         )
-        return None if row is None else Token(*row)
+        return None if row is None else Token(row[0], row[1], row[2], tuple(row[3].split()))
 
     def crl(self) -> list[int]:
         return [row[0] for row in self._db.execute("SELECT serial FROM revoked ORDER BY serial")]

@@ -85,14 +85,16 @@ class Certificates(Space):
     def restore(self, prefix: Prefix, found: x509.Certificate) -> Issued:
         """Store a certificate that was forgotten: in place of an older one, or where the prefix is free.
 
-        If its key is another one, the e-mail address is deleted: it may be somebody else's. Raises Conflict if somebody
-        else has the prefix.
+        If its key is another one, e-mail address and tags are deleted: it may be somebody else's. Raises Conflict if
+        somebody else has the prefix.
         """
         old = self.issued(prefix)
         if old is not None:
             before, same = self._supersede(old), pki.same_key(cert.load_pem(old.pem).public_key(), found.public_key())
             row = (RESERVED, same, prefix.bits)
             self._db.execute("UPDATE cert SET cert = ?, email = iif(?, email, NULL) WHERE prefix = ?", row)
+            if not same:
+                self.set_tags(prefix, ())
             self._release_number(before)
         elif self._one("SELECT cert FROM cert WHERE prefix = ?", prefix.bits) != (RESERVED,):
             edits = self.allocator.reserve(prefix)

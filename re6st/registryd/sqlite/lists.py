@@ -36,11 +36,11 @@ TOP_SOFTWARE = 20
 _FROM = """
 FROM re6st_issued AS i JOIN cert AS c USING (prefix) LEFT JOIN re6st_seen AS s USING (prefix)
 LEFT JOIN re6st_extensions AS e ON e.prefix = s.prefix AND e.date = s.date
-LEFT JOIN crl ON crl.serial = i.serial """
+LEFT JOIN crl ON crl.serial = i.serial LEFT JOIN re6st_tags AS t USING (prefix) """
 
 _NODES = (
     "SELECT i.prefix, c.email, c.cert, i.serial, i.number, i.not_after, crl.serial, s.date, s.protocol, s.software,"
-    " e.names" + _FROM
+    " e.names, t.names" + _FROM
 )
 """The columns that `_node` needs."""
 
@@ -127,11 +127,12 @@ class ListRows(SqlQueries):
     def tokens(self, grace: int, after: str, limit: int) -> list[ListedToken]:
         """Tokens in alphabetical order, after `after`."""
         rows = self._db.execute(
-            "SELECT token, email, prefix_len, date, ifnull(expires, date + ?1) FROM token LEFT JOIN re6st_token"
-            " USING (token) WHERE token > ?2 ORDER BY token LIMIT ?3",
+            "SELECT token, email, prefix_len, date, ifnull(expires, date + ?1), ifnull(uses, 1), ifnull(tags, '')"
+            " FROM token LEFT JOIN re6st_token USING (token) LEFT JOIN re6st_reusable USING (token)"
+            " WHERE token > ?2 ORDER BY token LIMIT ?3",
             (grace, after, limit),
         )
-        return [ListedToken(*row) for row in rows]
+        return [_token(row) for row in rows]
 
     def every_token(self) -> Iterator[str]:
         """All tokens."""
@@ -218,7 +219,7 @@ class ListRows(SqlQueries):
 
 
 def _node(row: tuple[Any, ...]) -> ListedNode:
-    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names = row
+    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags = row
     return ListedNode(
         Prefix.from_bits(bits),
         email,
@@ -229,7 +230,13 @@ def _node(row: tuple[Any, ...]) -> ListedNode:
         revoked is not None,
         *(seen, protocol, software),
         tuple((names or "").split()),
+        tuple((tags or "").split()),
     )
+
+
+def _token(row: tuple[Any, ...]) -> ListedToken:
+    token, email, length, created, expires, uses, tags = row
+    return ListedToken(token, email, length, created, expires, uses, tuple(tags.split()))
 
 
 def _names(rows: Iterable[tuple[str, str | None, str | None]]) -> list[NodeName]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple
 
+from re6st.core.prefix import Prefix
 from re6st.core.registry.clock import Marks
 from re6st.core.routing.babel_keys import KeyState
 from re6st.registryd.records import LastCall, StoredEvent
+from re6st.registryd.repository import NotFound
 from re6st.registryd.sqlite.sql_queries import SWITCH_TIME, SqlQueries
 
 
@@ -41,6 +43,14 @@ class Notes(SqlQueries):
             "INSERT OR REPLACE INTO re6st_extensions SELECT ?1, ?2, ?3" + known,
             ((call.prefix.bits, call.date, call.extensions) for call in calls if call.extensions),
         )
+
+    def set_tags(self, prefix: Prefix, tags: Sequence[str]) -> None:
+        """Store the tags of a node, in place of those that it had. Raises NotFound."""
+        if self.pem(prefix) is None and tags:
+            raise NotFound(f"no certificate for {prefix}")
+        self._db.execute("DELETE FROM re6st_tags WHERE prefix = ?", (prefix.bits,))
+        if tags:
+            self._db.execute("INSERT INTO re6st_tags VALUES (?, ?)", (prefix.bits, " ".join(tags)))
 
     def replace_events(self, kind: str, events: Sequence[StoredEvent]) -> None:
         """Keep these events of a kind, and no others."""

@@ -66,6 +66,18 @@ OUR_SCHEMA = (
   token TEXT PRIMARY KEY NOT NULL, expires INTEGER NOT NULL)""",
     """CREATE TRIGGER IF NOT EXISTS re6st_token_delete AFTER DELETE ON token BEGIN
   DELETE FROM re6st_token WHERE token = OLD.token; END""",
+    # Tokens that are good for more than one certificate, or give tags. What does not know this table uses a token up at
+    # once.
+    """CREATE TABLE IF NOT EXISTS re6st_reusable (
+  token TEXT PRIMARY KEY NOT NULL, uses INTEGER NOT NULL CHECK (uses > 0), tags TEXT NOT NULL)""",
+    """CREATE TRIGGER IF NOT EXISTS re6st_reusable_delete AFTER DELETE ON token BEGIN
+  DELETE FROM re6st_reusable WHERE token = OLD.token; END""",
+    # The tags of nodes, with a blank between them.
+    "CREATE TABLE IF NOT EXISTS re6st_tags (prefix TEXT PRIMARY KEY NOT NULL, names TEXT NOT NULL)",
+    """CREATE TRIGGER IF NOT EXISTS re6st_tags_delete AFTER DELETE ON cert BEGIN
+  DELETE FROM re6st_tags WHERE prefix = OLD.prefix; END""",
+    """CREATE TRIGGER IF NOT EXISTS re6st_tags_free AFTER UPDATE ON cert WHEN NEW.cert IS NULL BEGIN
+  DELETE FROM re6st_tags WHERE prefix = NEW.prefix; END""",
     # Whose the revoked certificates were, and when and why they were revoked.
     """CREATE TABLE IF NOT EXISTS re6st_revoked (
   serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, email TEXT, date INTEGER NOT NULL,

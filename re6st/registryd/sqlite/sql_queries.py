@@ -79,11 +79,11 @@ class SqlQueries:
     def token(self, token: str, now: float = 0.0) -> Token | None:
         """What a token allows, unless it has an end of its own before `now`."""
         row = self._one(
-            "SELECT email, prefix_len FROM token LEFT JOIN re6st_token USING (token)"
-            " WHERE token = ? AND (expires IS NULL OR expires > ?)",
+            "SELECT email, prefix_len, ifnull(uses, 1), ifnull(tags, '') FROM token LEFT JOIN re6st_token USING (token)"
+            " LEFT JOIN re6st_reusable USING (token) WHERE token = ? AND (expires IS NULL OR expires > ?)",
             *(token, now),
         )
-        return None if row is None else Token(*row)
+        return None if row is None else Token(row[0], row[1], row[2], tuple(row[3].split()))
 
     def crl(self) -> list[int]:
         return [row[0] for row in self._db.execute("SELECT serial FROM crl ORDER BY serial")]

@@ -302,6 +302,77 @@ def test_tokens_are_spent_once(world: World) -> None:
         assert world.change(lambda changes, strange=strange: changes.token(strange)) is None  # type: ignore[misc]
 
 
+def test_a_token_for_several_is_used_as_often_as_it_says(world: World) -> None:
+    world.change(lambda changes: changes.add_token("t", "a@b", 16, 1.0, uses=20, tags=("paris", "web")))
+    world.change(lambda changes: changes.add_token("u", "", 16, 1.0, tags=("db",)))
+    assert world.read(lambda queries: queries.token("t")) == Token("a@b", 16, 20, ("paris", "web"))
+
+    def enrol(changes: Changes) -> bool:
+        known = changes.token("t")
+        if known is None:
+            return False
+        changes.use_token("t")
+        changes.set_tags(changes.issue(ROOT, known.prefix_length, known.email, world.make()).prefix, known.tags)
+        return True
+
+    def fail(changes: Changes) -> None:
+        enrol(changes)
+        raise NotFound("as if the certificate could not be made")
+
+    async def spend() -> list[bool]:
+        tried = [world.store.change(enrol) for _ in range(30)]
+        with pytest.raises(NotFound):
+            await world.store.change(fail)
+        return await asyncio.gather(*tried)
+
+    assert sum(asyncio.run(spend())) == 20
+    assert world.read(lambda queries: queries.token("t")) is None
+    assert world.read(lambda queries: queries.count()) == 20
+    (left,) = world.browse(lambda lists: lists.tokens(GRACE, "", 10))
+    assert (left.token, left.uses, left.tags) == ("u", 1, ("db",))
+    assert {node.tags for node in world.browse(lambda lists: lists.nodes(NodeFilter(), "", 50))} == {("paris", "web")}
+    world.change(lambda changes: changes.use_token("u"))
+    world.change(lambda changes: changes.add_token("t", "", 16, 1.0))
+    assert world.read(lambda queries: queries.token("t")) == Token("", 16), "nothing of the one before is left"
+
+
+def test_tags_belong_to_a_node_as_long_as_it_is_one(world: World) -> None:
+    def tags(number: int) -> tuple[str, ...]:
+        found = world.browse(lambda lists: lists.node(Prefix(number, 16)))
+        assert found is not None
+        return found.tags
+
+    issued = [world.issue() for _ in range(3)]
+    for each in issued[1:]:
+        world.change(lambda changes, each=each: changes.set_tags(each.prefix, ("web",)))  # type: ignore[misc]
+    assert [tags(number) for number in range(3)] == [(), ("web",), ("web",)]
+    world.renew(issued[1])
+    world.reopen()
+    assert tags(1) == ("web",), "renewed"
+    world.change(lambda changes: changes.set_tags(issued[1].prefix, ("db", "lab")))
+    assert tags(1) == ("db", "lab")
+    world.change(lambda changes: changes.evict(issued[2].prefix, MOMENT))
+    assert world.issue().prefix == issued[2].prefix
+    assert tags(2) == (), "another node has the prefix"
+    world.change(lambda changes: changes.set_tags(issued[1].prefix, ()))
+    assert tags(1) == ()
+    with pytest.raises(NotFound):
+        world.change(lambda changes: changes.set_tags(Prefix(9, 16), ("web",)))
+
+
+def test_a_node_with_another_key_does_not_inherit_tags(world: World) -> None:
+    old = world.issue()
+    later = world.make()
+    for key, kept in ((world.key, ("web",)), (cert.new_key().public_key(), ())):
+        world.change(lambda changes: changes.set_tags(old.prefix, ("web",)))
+        world.key = key
+        again = later(Slot(old.prefix, 0, 500 if kept else 501))
+        world.change(lambda changes, again=again: changes.restore(old.prefix, again))  # type: ignore[misc]
+        found = world.browse(lambda lists: lists.node(old.prefix))
+        assert found is not None
+        assert found.tags == kept
+
+
 def test_calls_events_and_the_times_of_the_clock_are_kept(world: World) -> None:
     world.issue()
     world.issue()

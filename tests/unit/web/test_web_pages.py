@@ -72,7 +72,7 @@ def test_an_email_address_is_no_html_and_no_formula(tmp_path: Path) -> None:
 
     run(tmp_path, test)
     row = dict.fromkeys(("cn", "subnet", "address", "online", "seen", "version", "protocol", "tunnels"), "")
-    row |= dict.fromkeys(("issued", "expires", "serial", "revoked"), "")
+    row |= dict.fromkeys(("issued", "expires", "serial", "revoked", "tags"), "")
     assert "'=cmd" in csv_text([row | {"email": "=cmd|' /C calc'!A0"}])
 
 
@@ -209,7 +209,7 @@ def test_on_a_phone_a_token_has_what_is_needed_to_delete_it(tmp_path: Path) -> N
         row = re.search(r"<tbody>(.*?)</tr>", (await browser.get("/tokens")).text, re.S)
         assert row
         cells = re.findall(r"<td([^>]*)>", row[1])
-        assert ["wide" in cell for cell in cells] == [False, False, True, True, False, False]
+        assert ["wide" in cell for cell in cells] == [False, False, True, True, True, False, False]
 
     run(tmp_path, test)
 
@@ -244,6 +244,19 @@ def test_a_token_is_made_shown_once_and_deleted(tmp_path: Path) -> None:
         assert (await browser.get("/tokens.json")).json["tokens"] == []
         assert (await browser.post("/tokens/delete", {"id": token["id"]})).status == 404
         for form in ({"email": "x y"}, {"days": "0"}, {"days": "-1"}, {"days": "1e9"}, {"prefix_length": "129"}):
+            assert (await browser.post("/tokens", form)).status == 400, form
+
+    run(tmp_path, test)
+
+
+def test_a_token_may_be_for_several_machines_and_give_tags(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        page = await browser.post("/tokens", {"uses": "20", "tags": "web, paris"})
+        assert "Each of up to 20 machines" in page.text
+        assert "20 left" in page.text
+        (token,) = (await browser.get("/tokens.json")).json["tokens"]
+        assert (token["uses"], token["tags"]) == (20, ["paris", "web"])
+        for form in ({"uses": "0"}, {"uses": "1000000"}, {"tags": "Web"}, {"tags": "<b>"}):
             assert (await browser.post("/tokens", form)).status == 400, form
 
     run(tmp_path, test)

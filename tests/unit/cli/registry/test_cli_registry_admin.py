@@ -23,12 +23,12 @@ from tests.unit.operator_place import Place, Terminal
 
 def test_nodes(place: Place) -> None:
     head, *rows = place.word("nodes").out.splitlines()
-    assert head.split() == ["CN", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "SEEN", "VERSION"]
+    assert head.split() == ["CN", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "SEEN", "VERSION", "TAGS"]
     assert len(rows) == 3
     assert [row.index("2001:db8:42:") for row in rows] == [head.index("SUBNET")] * 3
     assert rows[1].split()[:4] == ["1/16", "2001:db8:42:1::/64", "2001:db8:42:1::1", "alice@example.org"]
-    assert re.search(r"in 365 days +\d+ (s|min) ago +1\.5 \(p10\)$", rows[1])
-    assert re.search(r"in 365 days +- +-$", rows[2])
+    assert re.search(r"in 365 days +\d+ (s|min) ago +1\.5 \(p10\) +-$", rows[1])
+    assert re.search(r"in 365 days +- +- +-$", rows[2])
     found = place.word("nodes", "--json").json["nodes"]
     assert [(node["cn"], node["email"], node["registry"]) for node in found] == [
         ("0/16", None, True),
@@ -53,6 +53,23 @@ def test_nodes_that_are_wanted(place: Place) -> None:
     assert found("--expiring", "366d") == ["0/16", "1/16", "2/16"]
     assert found("--unseen", "1d") == ["0/16", "2/16"]
     assert found("--email", "bob@example.org") == ["2/16"]
+
+
+def test_tags(place: Place) -> None:
+    assert place.word("tag", "1/16").out.split() == ["node", "1/16", "tags", "-"]
+    assert place.word("tag", "1/16", "web", "paris").out.split() == ["node", "1/16", "tags", "paris", "web"]
+    assert place.word("tag", "2/16", "web", "--json").json["node"]["tags"] == ["web"]
+    assert re.search(r"^tags +paris web$", place.word("nodes", "1/16").out, re.M)
+    with_web = place.word("nodes", "--tag", "web", "--json").json["nodes"]
+    assert [node["cn"] for node in with_web] == ["1/16", "2/16"]
+    (both,) = place.word("nodes", "--tag", "web", "--tag", "paris", "--json").json["nodes"]
+    assert both["cn"] == "1/16"
+    for wrong in ("Web", "-web", "a_b", "x" * 33, "é"):
+        assert "is no tag" in place.refused(2, "tag", "1/16", "--", wrong)
+    assert "at most 16" in place.refused(2, "tag", "1/16", *(f"t{number}" for number in range(17)))
+    assert "no such node" in place.refused(3, "tag", "9/16", "web")
+    place.word("tag", "1/16", "--none")
+    assert place.word("nodes", "1/16", "--json").json["nodes"][0]["tags"] == []
 
 
 def test_one_node(place: Place) -> None:
@@ -115,11 +132,22 @@ def test_tokens(place: Place) -> None:
     (token,) = place.word("tokens", "--json").json["tokens"]
     assert {key: made[key] for key in token if key != "expired"} | {"expired": False} == token
     head, row = place.word("tokens").out.splitlines()
-    assert head.split() == ["TOKEN", "E-MAIL", "PREFIX", "CREATED", "EXPIRES"]
+    assert head.split() == ["TOKEN", "E-MAIL", "PREFIX", "CREATED", "EXPIRES", "LEFT", "TAGS"]
     assert row.split()[:3] == [made["token"], "carol@example.org", "/16"]
-    assert row.endswith("in 7 days")
+    assert re.search(r"in 7 days +1 +-$", row)
     assert place.word("tokens", "--delete", made["token"], "--json").json == {"schema": 1, "deleted": made["token"]}
     assert "unknown" in place.refused(3, "tokens", "--delete", made["token"])
+
+
+def test_an_invitation_for_several_machines(place: Place) -> None:
+    many = ("invite", "--reusable", "20", "--tag", "web", "--tag", "paris", "--url", "http://x/")
+    shown = place.word(*many).out.splitlines()
+    assert shown[0].endswith("for 20 machines   tags paris web")
+    assert shown[1] == "Each of the machines runs this as root:"
+    (token,) = place.word("tokens", "--json").json["tokens"]
+    assert (token["uses"], token["tags"]) == (20, ["paris", "web"])
+    assert "--reusable" in place.refused(2, "invite", "--reusable", "0")
+    assert "is no tag" in place.refused(2, "invite", "--tag", "a b,c")
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,7 @@ def test_json_is_documented(resting: Place, tmp_path: Path) -> None:
     answers = {
         "nodes": resting.word("nodes", "--json").json,
         "nodes CN": resting.word("nodes", "1/16", "--json").json,
+        "tag": resting.word("tag", "1/16", "web", "--json").json,
         "invite": resting.word("invite", "--url", "http://x/", "--json").json,
         "tokens": resting.word("tokens", "--json").json,
         "rotate": resting.word("rotate", "--json").json,
