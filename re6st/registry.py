@@ -1,12 +1,13 @@
 """The registry: its parts, and which of them carries out which call.
 
 `Registry.call` carries out one call that api/http.py has read and admitted; registryd/calls/ has what each call does.
-The state is in the repository, except for the sessions, which are only in memory.
+The state is in the repository; sessions are there only if several registries share it (registryd/call_sessions.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 
 from re6st import cert
@@ -21,7 +22,7 @@ from re6st.registryd.calls.sessions import SessionCalls
 from re6st.registryd.calls.tokens import TokenCalls
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.parts import Beginning, Parts, beginning_of
-from re6st.registryd.repository import Conflict, NotFound
+from re6st.registryd.repository import Conflict, NotFound, RepositoryError
 from re6st.registryd.resources import Resources
 
 
@@ -65,7 +66,7 @@ class Registry(Parts):
     async def call(self, call: Call) -> bytes | None:
         """The answer to a call; None: an answer without content. Raises RpcError, RepositoryError."""
         try:
-            return await self._methods[call.method](call)
+            return await self._carry_out(call)
         except NotFound as error:
             raise RpcError(HTTPStatus.NOT_FOUND, str(error)) from None
         except Conflict as error:
@@ -74,3 +75,12 @@ class Registry(Parts):
             raise RpcError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         except (AllocationError, cert.CertError) as error:
             raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
+
+    async def _carry_out(self, call: Call) -> bytes | None:
+        try:
+            return await self._methods[call.method](call)
+        except BaseException:
+            if call.caller is not None and call.session is not None:
+                with suppress(RepositoryError):
+                    await self.sessions.refused(call.caller, call.session)
+            raise

@@ -201,7 +201,7 @@ class HttpServer:
         try:
             method, arguments = parse_target(request.raw_path)
             name = method.name
-            call = self._admit(method, arguments, request)
+            call = await self._admit(method, arguments, request)
             body = await self._registry.call(call)
         except RpcError as error:
             refusal = self._refuse(request, name, error.status, str(error))
@@ -227,8 +227,8 @@ class HttpServer:
         logger.info("%s %s: %d", request.remote, name, response.status)
         return name, response
 
-    def _admit(self, method: Method, arguments: Mapping[str, str], request: web.BaseRequest) -> Call:
-        """Check who calls (wire.md 3.2). Raises RpcError."""
+    async def _admit(self, method: Method, arguments: Mapping[str, str], request: web.BaseRequest) -> Call:
+        """Check who calls (wire.md 3.2). Raises RpcError, RepositoryError."""
         peer, forwarded = request.remote or "", request.headers.getall(_FORWARDED, [])
         careless = is_careless_relay(forwarded, request.headers, request.version)
         client = self._origins.client(peer, forwarded)
@@ -249,10 +249,9 @@ class HttpServer:
         header = request.headers.get(HEADER)
         if header is None:
             raise RpcError(HTTPStatus.BAD_REQUEST, f"the header {HEADER} is missing")
-        sessions = self._registry.sessions
-        if not sessions.known(caller):
+        known, session = await self._registry.sessions.check(caller, request.raw_path.encode("ascii"), header)
+        if not known:
             raise RpcError(HTTPStatus.UNAUTHORIZED, f"there is no session with {caller}")
-        session = sessions.check(caller, request.raw_path.encode("ascii"), header)
         if session is None:
             raise RpcError(HTTPStatus.BAD_REQUEST, f"wrong {HEADER} for {caller}")
         if source is not None:

@@ -161,7 +161,10 @@ class ParameterService:
                 await self._sleep(RETRY_INTERVAL)
 
     async def clean_up(self) -> None:
-        """Delete what ended long ago. Raises RepositoryError."""
+        """Delete what ended long ago, unless another registry does that. Raises RepositoryError."""
+        shared = self._repository.shared
+        if shared is not None and not shared.leads:
+            return
         now = self.trusted_now()
 
         def job(changes: Changes) -> bool:

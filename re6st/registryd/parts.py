@@ -11,13 +11,14 @@ from cryptography import x509
 from re6st.core.limits.networks import Limits
 from re6st.core.prefix import Prefix
 from re6st.core.registry.clock import Marks
-from re6st.core.registry.sessions import CallSessions
 from re6st.registryd.call import Call, too_many
+from re6st.registryd.call_sessions import sessions_of
 from re6st.registryd.events import Events, StoredEvents, stored_events
 from re6st.registryd.hello import Greeter
 from re6st.registryd.last_seen import CallsSeen, Served
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.mesh_view import MeshView
+from re6st.registryd.others import OtherRegistries
 from re6st.registryd.parameters import ParameterService, first_time
 from re6st.registryd.records import StoredEvent
 from re6st.registryd.rekey import KeyChanges
@@ -52,7 +53,7 @@ class Parts:
         self.resources = resources
         self.node = node
         self.mesh = MeshView(node)
-        self.sessions = CallSessions()
+        self.sessions = sessions_of(repository, authority)
         self.believed = Believed(authority.trust)
         self.events = Events(clock, beginning.events)
         self.event_log = StoredEvents(self.events, repository)
@@ -63,6 +64,7 @@ class Parts:
         self.restored = Restored(resources, self.parameter_service, self.events)
         self.greeter = Greeter(authority, resources.clocks.monotonic)
         self.limits = Limits()
+        self.others = OtherRegistries(repository, self.parameter_service, self.event_log)
 
     def now(self) -> datetime:
         """The time with which to date a certificate. Raises ClockError."""

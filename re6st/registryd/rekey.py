@@ -13,8 +13,8 @@ from datetime import datetime
 from re6st import cert
 from re6st.core.limits.rate import RateLimit
 from re6st.core.prefix import Prefix
-from re6st.core.registry.sessions import CallSessions
 from re6st.keys import pki
+from re6st.registryd.call_sessions import NodeSessions
 from re6st.registryd.events import EventKind, Events
 from re6st.registryd.parameters import ParameterService
 from re6st.registryd.records import Issued
@@ -42,7 +42,7 @@ class BadRequest(Exception):
 
 class KeyChanges:
     def __init__(
-        self, resources: Resources, parameter_service: ParameterService, sessions: CallSessions, events: Events
+        self, resources: Resources, parameter_service: ParameterService, sessions: NodeSessions, events: Events
     ) -> None:
         self._authority = resources.authority
         self._repository = resources.repository
@@ -76,7 +76,7 @@ class KeyChanges:
             return changes.renew(old, lambda serial: self._authority.issue(subject, key, serial, now, until))
 
         new = await self._repository.change(job)
-        self._sessions.drop(caller)  # the previous certificate's
+        await self._sessions.drop(caller)  # the previous certificate's
         logger.warning("certificate %d of %s replaced by %d, for another key", issued.serial, caller, new.serial)
         self._events.note(
             EventKind.RENEWED, f"certificate {issued.serial} became {new.serial}, for another key", caller

@@ -13,6 +13,7 @@ Programs that work on the file itself, rather than on a registry's state, are be
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from cryptography import x509
@@ -250,8 +251,36 @@ class Lists(Queries, Protocol):
         """
 
 
+class Outdated(StrEnum):
+    """What another registry on the same state has changed, so that what we remember of it is old."""
+
+    PARAMETERS = "parameters"
+    EVENTS = "events"
+
+
+class SharedState(Protocol):
+    """What several registries need that serve one state. Each coroutine raises RepositoryError."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether we do what one of them has to do: each second one of them leads, or none."""
+
+    def watch(self, told: Callable[[frozenset[Outdated]], None]) -> None:
+        """Call `told`, in this event loop, when others have changed something, and when that may have been missed."""
+
+    async def change_sessions(self, prefix: Prefix, change: Callable[[bytes | None], tuple[bytes | None, T]]) -> T:
+        """Replace what is kept of a client's sessions; `change` returns that (None: nothing) and the result.
+
+        One change of a client comes after the other. It may be forgotten, as when the database starts anew.
+        """
+
+
 class Repository(Protocol):
     """An open repository. Each method raises RepositoryError if it cannot be used now."""
+
+    @property
+    def shared(self) -> SharedState | None:
+        """None: nobody else uses this state."""
 
     async def read(self, query: Callable[[Queries], T]) -> T:
         """The result of a query, which sees what was committed when it began."""

@@ -92,6 +92,8 @@ class World:
         """A test may put a repository of its own between the registry and its store."""
         self.opener: Opener | None = None
         """Opens the state in another store than a file."""
+        self.led_by_another = False
+        """Whether another registry on the same state was started before."""
         self.store: Any
         self.registry: Registry
         self.server: HttpServer
@@ -111,7 +113,11 @@ class World:
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
+        others = asyncio.create_task(self.registry.others.run())
         try:
+            shared = self.store.shared
+            while shared is not None and not (shared.leads or self.led_by_another):
+                await asyncio.sleep(0.01)
             if self.before_start is not None:
                 await self.before_start(self.registry)
             await self.registry.parameter_service.start()
@@ -119,6 +125,7 @@ class World:
             yield self
         finally:
             await server.stop()
+            others.cancel()
             await self.registry.parameter_service.stop()
             node.close()
             self.store.close()

@@ -15,6 +15,7 @@ class CountedRepository:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
+        self.shared = repository.shared
         self.browsed = 0
 
     async def read(self, query: Callable[[Queries], T]) -> T:
@@ -39,6 +40,7 @@ class AwayRepository:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
+        self.shared = repository.shared
         self.away = ""
 
     def _there(self) -> Repository:

@@ -145,7 +145,8 @@ async def _carry_out(program: str, command: Command, daemon: argparse.Namespace,
         raise AdminError(Status.FAILED, "not carried out")
     async with _operations(daemon) as operations:
         record = await command.ask(operations, options)
-        if command.changes and isinstance(operations, Admin) and not getattr(options, "status", False):
+        resting = isinstance(operations, Admin) and _place(daemon).url is None
+        if command.changes and resting and not getattr(options, "status", False):
             _note(program, f"the registry does not run: {command.changes}")
     if command is COMMANDS["invite"]:
         record |= _joining(program, record, daemon, options)

@@ -243,6 +243,7 @@ async def _serve(
                 *(group.create_task(server.run(), name="connections") for server, _ in servers),
                 group.create_task(registry.seen.run(), name="seen"),
                 group.create_task(registry.event_log.run(), name="events"),
+                group.create_task(registry.others.run(), name="other registries"),
                 group.create_task(registry.restored.run(config.run / CONTROL_SOCKET), name="restored copies"),
                 group.create_task(admin.run(), name="administration"),
                 group.create_task(_tell_systemd(notifier), name="systemd"),

@@ -47,18 +47,30 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pending:
+class PendingSession:
+    """A session that no call has used; `since` is the Unix time of its hello."""
+
     session: Session
     source: str
     answer: bytes
     since: float
 
 
+@dataclass(frozen=True, slots=True)
+class ClientSessions:
+    """All sessions of one client, the pending ones with the oldest first."""
+
+    confirmed: Session | None = None
+    pending: tuple[PendingSession, ...] = ()
+
+
 class CallSessions:
     def __init__(self, confirmed_limit: int = CONFIRMED_LIMIT) -> None:
         self._confirmed_limit = confirmed_limit
         self._confirmed: OrderedDict[Prefix, Session] = OrderedDict()
-        self._pending: OrderedDict[Prefix, list[_Pending]] = OrderedDict()  # the oldest hello of each client first
+        self._pending: OrderedDict[Prefix, list[PendingSession]] = (
+            OrderedDict()
+        )  # the oldest hello of each client first
         self._pending_count = 0
 
     def pending_answer(self, prefix: Prefix, claims: HelloClaims, source: str, now: float) -> bytes | None:
@@ -78,7 +90,7 @@ class CallSessions:
         neighbours = [each for each in others if each.source == source]
         if len(neighbours) >= PENDING_PER_SOURCE:
             others.remove(neighbours[0])
-        others = [*others[1 - PENDING_PER_CLIENT :], _Pending(Session(keys, claims), source, answer, now)]
+        others = [*others[1 - PENDING_PER_CLIENT :], PendingSession(Session(keys, claims), source, answer, now)]
         self._pending[prefix] = others
         self._pending_count += len(others)
         while self._pending_count > PENDING_LIMIT:
@@ -110,6 +122,18 @@ class CallSessions:
         """The client has no certificate any more, so its sessions end."""
         self._confirmed.pop(prefix, None)
         self._forget_pending(prefix)
+
+    def of_client(self, prefix: Prefix) -> ClientSessions:
+        return ClientSessions(self._confirmed.get(prefix), tuple(self._pending.get(prefix, ())))
+
+    def put(self, prefix: Prefix, sessions: ClientSessions) -> None:
+        """These are the client's sessions, as `of_client` gave them, here or elsewhere."""
+        self.drop(prefix)
+        if sessions.confirmed is not None:
+            self._confirmed[prefix] = sessions.confirmed
+        if sessions.pending:
+            self._pending[prefix] = list(sessions.pending)
+            self._pending_count += len(sessions.pending)
 
     def _forget_pending(self, prefix: Prefix) -> None:
         self._pending_count -= len(self._pending.pop(prefix, ()))

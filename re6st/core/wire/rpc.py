@@ -108,6 +108,13 @@ class CallKeys(Protocol):
     def open(self, body: bytes, header: str) -> bytes | None:
         """The answer in what arrived; None, and the keys stay, if that is not what the other end sent."""
 
+    @property
+    def secret(self) -> bytes:
+        """What there is to keep of it: with that one of the same kind goes on from here."""
+
+    def answered(self) -> CallKeys:
+        """As it will be after one more message."""
+
 
 class Ratchet:
     """The key of one session, as it moves on with every message (wire.md 3.3).
@@ -139,11 +146,18 @@ class Ratchet:
     def open(self, body: bytes, header: str) -> bytes | None:
         return body if self.check(body, header) else None
 
+    @property
+    def secret(self) -> bytes:
+        return self._key
+
+    def answered(self) -> Ratchet:
+        return Ratchet(_next_key(self._key))
+
     def _digest(self, message: bytes) -> bytes:
         return hmac.digest(self._key, message, "sha1")
 
     def _step(self) -> None:
-        self._key = hashlib.sha1(self._key).digest()
+        self._key = _next_key(self._key)
 
 
 class SealedRatchet:
@@ -183,11 +197,22 @@ class SealedRatchet:
             self._step()
         return opened
 
+    @property
+    def secret(self) -> bytes:
+        return self._chain
+
+    def answered(self) -> SealedRatchet:
+        return SealedRatchet(expand(self._chain, "next"), self._aead)
+
     def _key(self, message: str) -> bytes:
         return expand(self._chain, message)
 
     def _step(self) -> None:
         self._chain = expand(self._chain, "next")
+
+
+def _next_key(key: bytes) -> bytes:
+    return hashlib.sha1(key).digest()
 
 
 def _unbase64(header: str) -> bytes | None:

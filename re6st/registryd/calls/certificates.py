@@ -93,7 +93,7 @@ class CertificateCalls:
         logger.info("certificate %d issued for %s", issued.serial, issued.prefix)
         self._parts.events.note(EventKind.ENROLLED, f"certificate {issued.serial}, from {call.address}", issued.prefix)
         self._parts.served.forget(issued.prefix)
-        self._parts.sessions.drop(issued.prefix)
+        await self._parts.sessions.drop(issued.prefix)
         if news:
             await self._parts.parameter_service.changed()
         return issued.pem
@@ -155,7 +155,7 @@ class CertificateCalls:
         self._parts.limit(call, self._parts.limits.present)
         try:
             prefix = await self._parts.restored.present(call.arguments["cert"], call.arguments.get("version", ""))
-            self._parts.sessions.drop(prefix)  # the previous certificate's
+            await self._parts.sessions.drop(prefix)  # the previous certificate's
         except (ProofError, cert.CertError) as error:
             raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
 
@@ -187,7 +187,7 @@ class CertificateCalls:
                 self._parts.parameter_service.update_version(changes)
 
             await self._repository.change(by_cn)
-            self._parts.sessions.drop(prefix)
+            await self._parts.sessions.drop(prefix)
             self._parts.served.forget(prefix)
         logger.warning("revoked: %s", text)
         why = f": {reason}" if reason else ""

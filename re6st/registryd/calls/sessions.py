@@ -24,7 +24,7 @@ class SessionCalls:
         prefix = read_prefix(call.arguments["client_prefix"])
         claims = read_claims(call)
         now, source = self._clock(), neighbourhood(call.source or "")
-        if (answer := self._parts.sessions.pending_answer(prefix, claims, source, now)) is not None:
+        if (answer := await self._parts.sessions.pending_answer(prefix, claims, source, now)) is not None:
             return answer
         try:
             certificate = await self._parts.certificate(prefix)
@@ -47,5 +47,5 @@ class SessionCalls:
             raise RpcError(HTTPStatus.CONFLICT, str(error)) from None
         except OfferError as error:
             raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
-        self._parts.sessions.start(prefix, claims, source, greeting.keys, greeting.answer, now)
+        await self._parts.sessions.start(prefix, claims, source, greeting.keys, greeting.answer, now)
         return greeting.answer

@@ -23,13 +23,15 @@ from re6st.keys import pki
 from re6st.registryd.postgresql.free_space import StoredAllocator, StoredNumbers
 from re6st.registryd.postgresql.queries import SWITCH_TIME, TOKEN_KEY, Connection, PostgresQueries, storable, to_text
 from re6st.registryd.records import Issued, LastCall, Slot, StoredEvent
-from re6st.registryd.repository import Conflict, NotFound
+from re6st.registryd.repository import Conflict, NotFound, Outdated
 
 logger = logging.getLogger("store")
 
 TAKEN_LIMIT = 100
 """Number of prefixes that may be skipped for one certificate."""
 CLEAN_UP_LIMIT = 1000
+VERSION = "version"
+"""The value of the configuration that changes with the parameters of the network."""
 
 
 class PostgresChanges(PostgresQueries):
@@ -39,6 +41,8 @@ class PostgresChanges(PostgresQueries):
         super().__init__(db)
         self.allocator = StoredAllocator(db, network_length)
         self.numbers = StoredNumbers(db)
+        self.news: set[Outdated] = set()
+        """What others remember, and has changed."""
 
     def prepare(self) -> None:
         """Make what a new database lacks besides tables."""
@@ -151,6 +155,7 @@ class PostgresChanges(PostgresQueries):
 
     def _free(self, prefix: Prefix, *, keep: bool = False) -> None:
         row = self.one("DELETE FROM certificate WHERE prefix = %s RETURNING number", prefix.bits)
+        self._execute("DELETE FROM session WHERE prefix = %s", prefix.bits)
         self._execute("DELETE FROM superseded WHERE prefix = %s", prefix.bits)
         if keep or prefix == self.registry_prefix():
             # All nodes take a route to this prefix as proof that they are connected: nobody else may ever have it
@@ -314,6 +319,7 @@ class PostgresChanges(PostgresQueries):
 
     def replace_events(self, kind: str, events: Sequence[StoredEvent]) -> None:
         """Keep these events of a kind, and no others."""
+        self.news.add(Outdated.EVENTS)
         numbers = [event.number for event in events]
         self._execute("DELETE FROM event WHERE kind = %s OR number = ANY(%s)", kind, numbers)
         with self._db.cursor() as cursor:
@@ -329,6 +335,8 @@ class PostgresChanges(PostgresQueries):
 
     def set_config(self, name: str, value: str | int | float | bytes | None) -> None:
         """Store a value, or delete it with None."""
+        if name == VERSION:
+            self.news.add(Outdated.PARAMETERS)
         if value is None:
             self._execute("DELETE FROM config WHERE name = %s", name)
         else:

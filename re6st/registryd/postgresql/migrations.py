@@ -70,6 +70,10 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         """CREATE TABLE tags (
   prefix text COLLATE "C" PRIMARY KEY REFERENCES certificate ON DELETE CASCADE, names text NOT NULL)""",
     ),
+    (
+        # Sessions of nodes (call_sessions.py), which need not outlive a crash: they are in no log, and on no replica.
+        'CREATE UNLOGGED TABLE session (prefix text COLLATE "C" PRIMARY KEY, state bytea NOT NULL)',
+    ),
 )
 """The statements of each migration; its number is its place, from 1 on. Those that were released are never changed."""
 

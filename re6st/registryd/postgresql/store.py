@@ -1,4 +1,4 @@
-"""The registry's state in PostgreSQL.
+"""The registry's state in PostgreSQL, which several registries may use at once.
 
 Changes are jobs, as in SQLite's store: a thread takes those that wait, runs each under a savepoint in one transaction,
 commits once, and only then returns the results. So an answer that was sent is never lost. The transaction begins with
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv6Network
@@ -22,28 +22,28 @@ from typing import TypeVar
 
 import psycopg
 
+from re6st.core.prefix import Prefix
 from re6st.registryd.jobs import Job, JobResult, Jobs
 from re6st.registryd.postgresql.changes import PostgresChanges
 from re6st.registryd.postgresql.connections import Connections, in_one_line
 from re6st.registryd.postgresql.lists import PostgresLists
 from re6st.registryd.postgresql.migrations import migrate
 from re6st.registryd.postgresql.queries import Connection, PostgresQueries
-from re6st.registryd.repository import ContentError, RepositoryError, RepositoryInUse
+from re6st.registryd.postgresql.watch import RegistryWatch, tell
+from re6st.registryd.repository import ContentError, Outdated, RepositoryError
 
 logger = logging.getLogger("store")
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=PostgresQueries)
+A = TypeVar("A")
+B = TypeVar("B")
 
 QUERIES_LIMIT = 1024
 """Queries that may wait; one more is refused, as its client would not wait that long."""
-READERS = 4
+THREADS = 6
 LOCK = "SELECT pg_advisory_xact_lock('certificate'::regclass::oid::integer, 0)"
 """The lock of those who write, of the tables that the connection sees."""
-ONE = "SELECT pg_try_advisory_lock('certificate'::regclass::oid::integer, 1)"
-"""The lock of the one process that uses the tables, as long as its connection lasts."""
-LEAVING = 3.0
-"""Seconds until PostgreSQL has noticed that a process was killed."""
 _FIRST_LOCK = "SELECT pg_advisory_xact_lock(723366)"
 """That of those who make the tables: any number that other programs hardly use."""
 
@@ -56,6 +56,9 @@ class PostgresStore:
         self._connections = Connections(url)
         self._network_length = network.prefixlen
         self._writer: Connection | None = None
+        self._watch: RegistryWatch | None = None
+        self._name = secrets.token_hex(8)
+        """By which we know our own news."""
         try:
             with self._connections.lent() as db, db.transaction():
                 db.execute(_FIRST_LOCK)
@@ -64,13 +67,12 @@ class PostgresStore:
                 PostgresChanges(db, self._network_length).prepare()
                 if db.execute("SELECT current_setting('fsync')").fetchone() == ("off",):
                     logger.warning("database %s: fsync is off, so a power failure may lose certificates", self.name)
-            self._writer = self._connect(LEAVING)
-        except (psycopg.Error, ContentError, RepositoryInUse) as error:
+        except (psycopg.Error, ContentError) as error:
             self._connections.close()
             raise self._error(error) from None
         self._jobs = Jobs(self.name, self._commit)
-        self._reading = 0
-        self._readers = ThreadPoolExecutor(READERS, "store-reader")
+        self._waiting = 0
+        self._threads = ThreadPoolExecutor(THREADS, "store-query")
 
     @property
     def name(self) -> str:
@@ -104,32 +106,76 @@ class PostgresStore:
         """Finish the jobs that wait, and close the connections. Without a running event loop, their results are
         lost.
         """
+        if self._watch is not None:
+            self._watch.close()
         self._jobs.close()
-        self._readers.shutdown()
+        self._threads.shutdown()
         self._drop_writer()
         self._connections.close()
+
+    # --- beside others (SharedState) ---
+
+    @property
+    def shared(self) -> PostgresStore:
+        return self
+
+    @property
+    def leads(self) -> bool:
+        return self._watch is not None and self._watch.leads
+
+    def watch(self, told: Callable[[frozenset[Outdated]], None]) -> None:
+        """See `SharedState.watch`."""
+        loop = asyncio.get_running_loop()
+
+        def tell_loop(news: frozenset[Outdated]) -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                loop.call_soon_threadsafe(told, news)
+
+        self._watch = RegistryWatch(self._connections, self._name, tell_loop)
+
+    async def change_sessions(self, prefix: Prefix, change: Callable[[bytes | None], tuple[bytes | None, T]]) -> T:
+        """See `SharedState.change_sessions`."""
+        return await self._in_thread(self._change_sessions, prefix, change)
+
+    def _change_sessions(self, prefix: Prefix, change: Callable[[bytes | None], tuple[bytes | None, T]]) -> T:
+        with self._connections.lent() as db, db.transaction():
+            row = db.execute("SELECT state FROM session WHERE prefix = %s FOR UPDATE", (prefix.bits,)).fetchone()
+            before = None if row is None else row[0]
+            after, result = change(before)
+            if after is None and before is not None:
+                db.execute("DELETE FROM session WHERE prefix = %s", (prefix.bits,))
+            elif after != before:
+                db.execute(
+                    "INSERT INTO session VALUES (%s, %s) ON CONFLICT (prefix) DO UPDATE SET state = excluded.state",
+                    (prefix.bits, after),
+                )
+        return result
 
     # --- reading ---
 
     async def _ask(self, kind: Callable[[Connection], Q], query: Callable[[Q], T]) -> T:
-        if self._reading >= QUERIES_LIMIT:
+        return await self._in_thread(self._at_one_moment, kind, query)
+
+    async def _in_thread(self, work: Callable[[A, B], T], first: A, second: B) -> T:
+        if self._waiting >= QUERIES_LIMIT:
             raise RepositoryError(f"database {self.name}: more than {QUERIES_LIMIT} queries wait")
-        self._reading += 1
+        self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._at_one_moment, kind, query)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._again, work, first, second)
         except psycopg.Error as error:
             raise self._error(error) from None
         finally:
-            self._reading -= 1
+            self._waiting -= 1
 
-    def _at_one_moment(self, kind: Callable[[Connection], Q], query: Callable[[Q], T]) -> T:
+    def _again(self, work: Callable[[A, B], T], first: A, second: B) -> T:
+        """Do it with another connection, if that of before has ended, as when the database was restarted."""
         try:
-            return self._query(kind, query)
+            return work(first, second)
         except psycopg.OperationalError:
             self._connections.forget()
-            return self._query(kind, query)  # the connection may have ended before, as when the database was restarted
+            return work(first, second)
 
-    def _query(self, kind: Callable[[Connection], Q], query: Callable[[Q], T]) -> T:
+    def _at_one_moment(self, kind: Callable[[Connection], Q], query: Callable[[Q], T]) -> T:
         with self._connections.lent() as db:
             db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
@@ -145,6 +191,7 @@ class PostgresStore:
             db = self._begin()
             changes = PostgresChanges(db, self._network_length)
             results = [self._attempt(db, changes, job) for job in batch]
+            tell(db, self._name, changes.news)
             db.execute("COMMIT")
             return results
         except Exception as error:  # whatever happens, the thread goes on
@@ -162,19 +209,8 @@ class PostgresStore:
                     raise
                 logger.warning("database %s: %s: connecting again", self.name, in_one_line(error))
                 self._drop_writer()
-        self._writer = self._connect()
+        self._writer = self._connections.open()
         return _locked(self._writer)
-
-    def _connect(self, patience: float = 0.0) -> Connection:
-        """A connection that keeps other processes away. Raises psycopg.Error, RepositoryInUse."""
-        db = self._connections.open()
-        end = time.monotonic() + patience
-        while db.execute(ONE).fetchone() != (True,):
-            if time.monotonic() >= end:
-                db.close()
-                raise RepositoryInUse(f"database {self.name}: in use by another registry. Stop that one.")
-            time.sleep(0.1)
-        return db
 
     def _attempt(self, db: Connection, changes: PostgresChanges, job: Job) -> JobResult:
         """The result of one job. Raises psycopg.Error if the whole transaction is lost."""
@@ -198,8 +234,6 @@ class PostgresStore:
             self._writer = None
 
     def _error(self, error: Exception) -> RepositoryError:
-        if isinstance(error, RepositoryInUse):
-            return error
         return RepositoryError(f"database {self.name}: {in_one_line(error)}")
 
 

@@ -49,6 +49,8 @@ PATIENCE = Patience()
 class Store:
     """The Repository in one file. No other registry can open it until `close`."""
 
+    shared = None
+
     def __init__(self, path: Path, network: IPv6Network, patience: Patience = PATIENCE) -> None:
         """Raises RepositoryError."""
         self.path = path

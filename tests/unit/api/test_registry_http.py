@@ -122,7 +122,7 @@ def test_hellos_of_strangers_are_limited(world: World) -> None:
         sources = [f"2001:db8:ffff::{n:x}" for n in range(150)]
         answers = []
         for n, source in enumerate(sources):
-            world.registry.sessions.drop(Prefix(n % 3, 16))
+            await world.registry.sessions.drop(Prefix(n % 3, 16))
             path = target("hello", {"client_prefix": Prefix(n % 3, 16).bits})
             answers.append((await world.get(path, X_Forwarded_For=source)).status)
         assert 429 in answers

@@ -180,12 +180,12 @@ def test_who_takes_the_offer_away_is_noticed(world: World, caplog: pytest.LogCap
         client.expected = KNOWN
         between.change_request = without_offer
         await client.get_network_config()
-        world.registry.sessions.drop(A)
+        await world.registry.sessions.drop(A)
         await client.get_network_config()
         assert caplog.text.count("no longer has") == 1
         assert "sealed-calls" in caplog.text
         client.required = frozenset({"sealed-calls"})
-        world.registry.sessions.drop(A)
+        await world.registry.sessions.drop(A)
         with pytest.raises(RegistryAnswerError, match="lacks what this network requires: sealed-calls"):
             await client.get_network_config()
 

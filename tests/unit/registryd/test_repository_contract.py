@@ -31,7 +31,7 @@ from re6st.registryd.records import (
     StoredEvent,
     Token,
 )
-from re6st.registryd.repository import Changes, Conflict, Lists, NotFound, Queries, Repository, RepositoryInUse
+from re6st.registryd.repository import Changes, Conflict, Lists, NotFound, Queries, Repository
 from re6st.registryd.sqlite.store import Store
 from tests.postgresql_cluster import Opener
 
@@ -505,12 +505,6 @@ def test_a_query_that_fails_is_no_end_of_the_others(world: World) -> None:
             world.browse(fails)
     world.change(lambda changes: changes.set_config("x", 1))
     assert world.read(lambda queries: queries.config("x")) == 1
-
-
-def test_a_second_registry_cannot_open_it(world: World) -> None:
-    with pytest.raises(RepositoryInUse, match="in use by another registry"):
-        world._open()
-    world.issue()
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
