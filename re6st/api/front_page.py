@@ -1,30 +1,42 @@
-"""The page for a browser that opens the address in an invitation: what this is, and what to do with an invitation."""
+"""The page for a browser that opens the registry's address, or an invitation: what this is, and how to join.
+
+An invitation is the address with a fragment, which no browser sends: so token and fingerprint are in no log, and only
+the script of the page sees them. It takes them only in the form that the registry makes them, so that a link cannot
+put other words into the commands that people copy. The page loads nothing else: script and style are in it, named by
+their digests in the content security policy.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from http import HTTPStatus
+from pathlib import Path
 
 from aiohttp import web
 
 PATHS = ("/", "/index.html")
 ICON = "/favicon.ico"
+HERE = Path(__file__).parent / "front"
 
-TEXT = """\
-<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>re6st registry</title></head>
-<body>
-<h1>A re6st registry</h1>
-<p>Here machines join a re6st network; there is nothing to see for a browser.</p>
-<p>You have an invitation? It is a command. On the machine that is to join, where the package re6stnet is installed,
-run it as root in /etc/re6stnet, and then start the service:</p>
-<pre>re6st-conf join '...'
-systemctl enable --now re6stnet</pre>
-<p>You run this registry? The operator's page is at another address: re6st-registry web-login prints it.</p>
-</body>
-</html>
-"""
+
+def _digest(text: str) -> str:
+    """The name of a script or style in a content security policy."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") + "'"
+
+
+_SCRIPT, _STYLE = ((HERE / name).read_text("utf-8") for name in ("join.js", "join.css"))
+
+TEXT = (HERE / "join.html").read_text("utf-8").replace("/*style*/", _STYLE).replace("/*script*/", _SCRIPT)
 """It says nothing about the network, since anybody may read it."""
+
+HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; script-src {_digest(_SCRIPT)}; style-src {_digest(_STYLE)};"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 def response(path: str) -> web.Response | None:
@@ -33,5 +45,4 @@ def response(path: str) -> web.Response | None:
         return web.Response(status=HTTPStatus.NO_CONTENT)
     if path not in PATHS:
         return None
-    policy = {"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff"}
-    return web.Response(text=TEXT, content_type="text/html", headers=policy)
+    return web.Response(text=TEXT, content_type="text/html", headers=HEADERS)

@@ -356,7 +356,7 @@ class PageServer:
     # --- logging in ---
 
     async def _login_page(self, request: web.Request) -> web.Response:
-        return self._page(request, "login", {"token": request.query.get("token", "")[:64], "refused": None})
+        return self._page(request, "login", {"token": "", "refused": None})
 
     async def _login(self, request: web.Request) -> web.Response:
         source = self._entry.source(_peer(request), request.headers.getall("X-Forwarded-For", []))

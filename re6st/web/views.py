@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from re6st import PROTOCOL, __version__, cert
+from re6st.api import invitation
 from re6st.api.admin import USES_LIMIT, Admin, guessed_url
 from re6st.api.operations import AdminError
 from re6st.client.certificate_report import name_text
@@ -368,10 +368,17 @@ class Views:
             arguments["uses"] = _number(text, "machines", USES_LIMIT)
         arguments["tags"] = " ".join(form.get("tags", "").replace(",", " ").split())
         record = await self.admin.call("invite", arguments)
-        url = self._place.url or await asyncio.to_thread(guessed_url, self._place.port)
-        target = f"{url}#{record['fingerprint']},token={record['token']}"
-        join = f"re6st-conf join {shlex.quote(target)}"
-        return record | {"url": url, "url_is_guess": self._place.url is None, "join": join}
+        url = self._place.url
+        if url is None:
+            url = await asyncio.to_thread(guessed_url, self._place.port)
+        link = invitation.link(url, record)
+        return record | {
+            "url": url,
+            "url_is_guess": self._place.url is None,
+            "link": link,
+            "join": invitation.command(link),
+            "qr_code": invitation.drawn(link),
+        }
 
     async def delete_token(self, wanted: str) -> Record:
         """Delete the token with this id. Raises AdminError."""

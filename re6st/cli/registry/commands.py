@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import logging
 import os
-import shlex
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from re6st import cert
+from re6st.api import invitation
 from re6st.api.admin import USES_LIMIT, Admin, guessed_url
 from re6st.api.admin_socket import Remote, socket_path
 from re6st.api.operations import AdminError, Operations
@@ -285,13 +285,13 @@ async def _invite(operations: Operations, options: argparse.Namespace) -> Record
     return await operations.call("invite", arguments)
 
 
-def _joining(program: str, invitation: Record, daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
+def _joining(program: str, invited: Record, daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
     url = options.url or daemon.url
     if url is None:
         url = guessed_url(daemon.port)
         _note(program, f"the URL {url} is a guess: give the right one with --url, or as url in the option file")
-    target = f"{url}#{invitation['fingerprint']},token={invitation['token']}"
-    return {"url": url, "join": f"re6st-conf join {shlex.quote(target)}"}
+    link = invitation.link(url, invited)
+    return {"url": url, "link": link, "join": invitation.command(link)}
 
 
 async def _tokens(operations: Operations, options: argparse.Namespace) -> Record:
@@ -411,6 +411,7 @@ def _invite_options(parser: OptionParser) -> None:
     )
     add("--tag", metavar="TAG", action="append", default=[], help="give each machine this tag; may be given again")
     add("--url", metavar="URL", type=registry_url, help="URL of this registry, for the new machine")
+    add("--qr", action="store_true", help="also print the link as a QR code")
 
 
 def _tokens_options(parser: OptionParser) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from re6st.api.invitation import printed
 from re6st.cli.terminal import has_colour
 from re6st.registryd.listings import Record, relative
 from re6st.registryd.sqlite.check import Report
@@ -116,10 +117,11 @@ def tags(record: Record, options: argparse.Namespace) -> str:
 def invitation(record: Record, options: argparse.Namespace) -> str:
     good = f"   for {record['uses']} machines" if record["uses"] > 1 else ""
     good += f"   tags {' '.join(record['tags'])}" if record["tags"] else ""
+    code = f"\n{printed(record['link'])}\n" if options.qr else ""
     return (
         f"token  {record['token']}   prefix /{record['prefix_length']}   until {record['expires']}{good}\n"
         f"{'Who has it runs' if record['uses'] == 1 else 'Each of the machines runs'} this as root:\n\n"
-        f"{record['join']}\n"
+        f"{record['join']}\n{code}"
     )
 
 

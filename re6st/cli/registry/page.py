@@ -166,7 +166,7 @@ class WebPage:
 
     def new_login(self) -> dict[str, Any]:
         """A link for one use, for `re6st-registry web-login`."""
-        path = f"login?token={self._access.new_link()}"
+        path = f"login#{self._access.new_link()}"
         url = self._config.listen.url
         return {"listening": str(self._config.listen), "path": f"/{path}", "url": url and url + path}
 

@@ -249,6 +249,19 @@ def test_a_token_is_made_shown_once_and_deleted(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_an_invitation_has_a_link_and_its_code(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        page = await browser.post("/tokens", {})
+        assert re.search(
+            r'<code id="invitation">https://re6st.example.org/#sha256:[0-9a-f]{64},token=[a-z]{18}</code>', page.text
+        )
+        assert '<svg viewBox="' in page.text
+        assert "style=" not in page.text, "the content security policy would refuse it"
+        assert "<svg" not in (await browser.get("/tokens")).text
+
+    run(tmp_path, test)
+
+
 def test_a_token_may_be_for_several_machines_and_give_tags(tmp_path: Path) -> None:
     async def test(browser: Browser) -> None:
         page = await browser.post("/tokens", {"uses": "20", "tags": "web, paris"})

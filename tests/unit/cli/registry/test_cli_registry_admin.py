@@ -127,6 +127,14 @@ def test_an_invitation_as_shown(place: Place) -> None:
     assert "join 'https://mesh.example.com#sha256:" in place.word("invite").out
 
 
+def test_an_invitation_as_a_code_for_a_telephone(place: Place) -> None:
+    plain = place.word("invite", "--url", "http://x/").out
+    shown = place.word("invite", "--url", "http://x/", "--qr").out
+    code = shown[len(plain) :].splitlines()
+    assert len(code) > 20
+    assert set("".join(code)) <= set(" \u2580\u2584\u2588")
+
+
 def test_tokens(place: Place) -> None:
     made = place.word("invite", "carol@example.org", "--expires", "7d", "--url", "http://x/", "--json").json
     (token,) = place.word("tokens", "--json").json["tokens"]
