@@ -37,6 +37,8 @@ from re6st.linux.probes import EchoAnswer
 from re6st.noded.link_counts import LinkCounts, LinkEnds, NeighbourMacs, PacketCounters, TableSource
 from re6st.noded.link_losses import LinkLosses
 
+FORGOTTEN = 10.0
+"""Seconds for which destinations are led around a link that babel was to forget, while it finds no way to them."""
 LASTING = 5.0
 """Seconds after which a tunnel of ours that is dead is closed, so that another is opened, although babel still has a
 neighbour there; nothing at all may have come by it meanwhile: it may be a machine that has too much to do. Most often
@@ -180,6 +182,8 @@ class DeadLinks:
         self._owners: dict[NextHop, Prefix | None] = {}
         """Who was at the other end of each dead link."""
         self._asked_for: dict[Way, tuple[NextHop, Prefix | None]] = {}
+        self._forgotten: dict[NextHop, tuple[Prefix | None, float]] = {}
+        """Dead links that babel was to forget, with whom they are, and since when."""
 
     def record(self) -> Record:
         """For the operator."""
@@ -192,6 +196,10 @@ class DeadLinks:
             "unanswered": self.losses.measured.rests_until > self._clock(),
             "detours": len({way[0] for way, detour in self._detours.items() if detour.leads_around}),
         }
+
+    def silent_peers(self) -> frozenset[Prefix]:
+        """Those behind dead links who are not heard by another way either, for some seconds."""
+        return frozenset(owner for owner, _ in self._forgotten.values() if owner is not None)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -261,13 +269,14 @@ class DeadLinks:
         dead = self.liveness.dead
         sent = self._counts.losing(packets)
         self.losses.look({hop: count for hop, count in sent.items() if hop not in dead}, self._counts.missed, now, ask)
-        left = dead | self.losses.avoided
+        forgotten = self._still_forgotten(now)
+        left = dead | forgotten | self.losses.avoided
         self._since = {hop: since for hop, since in self._since.items() if hop in dead}
         self._owners = {hop: owner for hop, owner in self._owners.items() if hop in left}
         self._proofs = {key: proof for key, proof in self._proofs.items() if key[0] in left}
         if left or self._detours:
             self._since |= dict.fromkeys(found.died, now)
-            await self._follow(left, left | self.liveness.doubtful | self.losses.measured.lossy, now, echo)
+            await self._follow(left, forgotten, left | self.liveness.doubtful | self.losses.measured.lossy, now, echo)
         await self._tell_planes(left)  # what may wait goes by them
         self._tell(found, now)
 
@@ -312,8 +321,15 @@ class DeadLinks:
 
     # -- ways around --
 
-    async def _follow(self, left: frozenset[NextHop], doubtful: frozenset[NextHop], now: float, echo: Asker) -> None:
-        """Lead around the links that are dead or avoided.
+    async def _follow(
+        self,
+        left: frozenset[NextHop],
+        forgotten: frozenset[NextHop],
+        doubtful: frozenset[NextHop],
+        now: float,
+        echo: Asker,
+    ) -> None:
+        """Lead around the links that are dead or avoided, or were until babel was to forget them.
 
         By a detour to the neighbour at the other end of one that is only avoided, no packets go but those of our own
         subnet, even where it is heard by it: the neighbour whom it leads by may avoid its own link there, and lead back
@@ -326,7 +342,7 @@ class DeadLinks:
             if not detour.unproved:
                 wanted[way] = detour
                 continue
-            if way not in self._asked_for:
+            if way not in self._asked_for or detour.instead_of in forgotten:
                 continue
             proof = self._proof(self._asked_for[way], now)
             if now >= proof.until:
@@ -359,21 +375,37 @@ class DeadLinks:
             proof.tried = now
             if not proof.left:
                 proof.left = True
-                self._have_babel_forget(key[0])
+                self._have_babel_forget(key[0], now)
             if others:
                 proof.vain = {*(proof.vain if others - proof.vain else ()), detour.by}
                 proof.until, proof.tries = now + PROOF, proof.tries + 1
                 self._search_again = now
 
-    def _have_babel_forget(self, hop: NextHop) -> None:
+    def _have_babel_forget(self, hop: NextHop, now: float) -> None:
         """Whom another node leads to us by may lead back: it has to hear from babel that this is no way any more.
 
         babel cannot forget one of many on an interface. Where the neighbour has just one, and it is a link's, it is
         down for a moment: so it is where a machine was away for half a second, and another way was known.
         """
         if interfaces.is_link(hop.interface):
-            log.info("babel leaves %s: %s is not heard by another way either", hop.interface, self._owners.get(hop))
+            owner = self._owners.get(hop)
+            log.info("babel leaves %s: %s is not heard by another way either", hop.interface, owner)
             self._machine.forget(hop.interface)
+            self._forgotten[hop] = owner, now
+
+    def _still_forgotten(self, now: float) -> frozenset[NextHop]:
+        """The links that babel does not know any more since it was to forget them, and has not learned again.
+
+        It asks others for ways to what was behind them, and has none for up to four seconds: detours stay meanwhile.
+        """
+        there = self._counts.costs
+        alive = there.keys() - self.liveness.dead
+        self._forgotten = {
+            hop: (owner, since)
+            for hop, (owner, since) in self._forgotten.items()
+            if hop not in alive and now - since < FORGOTTEN
+        }
+        return frozenset(hop for hop in self._forgotten if hop not in there)
 
     def _search(self, dead: frozenset[NextHop], doubtful: frozenset[NextHop], now: float) -> None:
         """Find the ways around: at once where there is news of links, else now and then, as babel may have some."""

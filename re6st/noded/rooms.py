@@ -294,6 +294,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
 
     beside, clients = (shares, throughput), parts.dead_clients
     dead = _dead_links(base, machine, routing, beside, tunnels, news, mesh, line, event_log, forget, clients)
+    routing.silent = dead.silent_peers
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     finder = RegionFinder(network, mesh, driver.event, _chance(), lambda: in_force.effective.longest_subnet)

@@ -17,6 +17,7 @@ from random import Random
 from typing import Protocol
 
 from re6st import babel
+from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.babel_restart import BabelRestartPolicy
 from re6st.core.routing.babel_settings import BabelSettings, outgrown, update_interval
@@ -147,6 +148,9 @@ class RoutingPlane:
         """Since when each way is what it is."""
         self.as_one: Callable[[], Mapping[str, NextHop]] = dict
         """Which links count as another one with the same peer; see core/routing/survey.py."""
+        self.silent: Callable[[], frozenset[Prefix]] = frozenset
+        """Peers of whom nothing is heard by any way, so that babel was to forget them: others offer ways to them until
+        they have noticed, and that babel uses none of those says nothing."""
         self._lengths = RecentLengths()
         self.seen = Survey()
         """What the table said of the mesh when it last changed."""
@@ -266,7 +270,8 @@ class RoutingPlane:
         while True:
             now = _now()
             age = now - self._known_at if self.babel.age else 0.0
-            if start := self._restarts.due(self.seen, now, self._in_force.effective.babel_hello, age):
+            seen = replace(self.seen, starved=self.seen.starved - self.silent())
+            if start := self._restarts.due(seen, now, self._in_force.effective.babel_hello, age):
                 await self.babel.renew(start.reason, stale=start.stale or self._clean)
             elif self._restarts.doubts:
                 self.babel.read_soon()

@@ -18,7 +18,7 @@ from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route4
 from re6st.core.routing.detours import ANYWHERE, HALVES, Detour, Way, detours, for_packets_of
 from re6st.core.routing.liveness import BUSY, IDLE_FOR, OWED, QUIET, RESENT
 from re6st.linux.link_traffic import Shared
-from re6st.noded.dead_links import LASTING, PROOF, PROOFS
+from re6st.noded.dead_links import FORGOTTEN, LASTING, PROOF, PROOFS
 from re6st.noded.link_counts import FOLLOW, FOLLOW_QUIET
 from tests.unit.dead_links_world import (
     HOP_A,
@@ -210,6 +210,38 @@ def test_where_a_link_is_dead_and_its_neighbour_not_heard_by_another_way_babel_i
     world.flow(hop, 1.0, back=False)
     assert hop in world.room.liveness.dead
     assert world.forgotten == (["re6stnet-wg1"] if case == "a link" else [])
+
+
+@pytest.mark.parametrize("then", ["babel finds a way", "babel meets it again", "nothing"])
+def test_ways_around_a_relay_that_babel_was_to_forget_stay_until_babel_has_one(world: World, then: str) -> None:
+    """A relay died: babel asks others for ways to what was behind it, and for some seconds it has none."""
+    meet_third(world)
+    far = subnet(NETWORK, Prefix.from_cn("4/16")), ANYWHERE
+    for way, refmetric in ((subnet(NETWORK, OTHERS), ANYWHERE), 0), (far, 200):
+        world.way(way, THIRD, refmetric, used=True)
+        world.way(way, HOP_B, 96, used=False)
+    world.flow(THIRD, 2, back=True)
+    world.answers_to = {HOP_B.address}
+    world.flow(THIRD, 1.0, back=False)
+    assert world.forgotten
+    assert world.room.silent_peers() == {OTHERS}
+    relay = dict(world.table.neighbours), dict(world.table.routes)
+    world.table.neighbours = {name: each for name, each in relay[0].items() if each.key != THIRD}
+    world.table.routes = {name: each for name, each in relay[1].items() if each.via != THIRD}
+    for _ in range(20):
+        world.look()
+    assert around(world) == [far], "the relay itself is not led to: nothing is heard of it"
+    if then == "babel finds a way":
+        world.way(far, HOP_B, 96, used=True)
+    elif then == "babel meets it again":
+        world.answers_to.add(THIRD.address)
+        world.table.neighbours, world.table.routes = relay
+    else:
+        world.now += FORGOTTEN
+    for _ in range(10):
+        world.look()
+    assert around(world) == []
+    assert world.room.silent_peers() == ({OTHERS} if then == "babel finds a way" else set())
 
 
 def test_the_owner_of_a_subnet_that_a_dead_neighbour_claimed_is_asked_for_and_led_to(world: World) -> None:

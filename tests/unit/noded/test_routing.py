@@ -405,8 +405,9 @@ def test_a_network_that_grows_at_once_has_other_things_to_do_first(
     assert world.memory.routes == 1
 
 
-def test_a_babeld_that_takes_none_of_the_ways_offered_is_started_anew(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_babeld_that_takes_none_of_the_ways_offered_is_started_anew_unless_they_lead_to_who_is_dead(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, heard: bool
 ) -> None:
     caplog.set_level(logging.INFO)
     for name in ("PATIENCE", "PATIENCE_LAST", "SPREAD"):
@@ -414,11 +415,17 @@ def test_a_babeld_that_takes_none_of_the_ways_offered_is_started_anew(
     refused = world.route(PEER).replace("installed yes", "installed no")
 
     async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        if not heard:
+            plane.silent = lambda: frozenset([PEER])
+            await until(lambda: PEER in plane.survey().starved)
+            await asyncio.sleep(5 * routing.LOOK)
+            assert len(programs.started) == 1
+            return
         await until(lambda: len(programs.started) == 2)
         assert plane.ending() or plane.ready.is_set()
 
     world.play([world.played(refused)], watch)
-    assert f"starting babeld again: it uses none of the routes that lead to {PEER}" in caplog.text
+    assert (f"starting babeld again: it uses none of the routes that lead to {PEER}" in caplog.text) is heard
 
 
 def test_a_new_dump_does_not_make_what_was_seen_before_it_news(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
