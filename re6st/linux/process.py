@@ -186,13 +186,17 @@ class Child:
     async def stop(self, grace: float = STOP_GRACE) -> None:
         """End it and its process group: SIGTERM, and SIGKILL after `grace` seconds. This finishes even when cancelled.
 
+        Without any grace it gets SIGKILL alone, and so cannot do anything more: from SIGTERM on a babeld takes its
+        routes away, in less time than we may need to go on.
+
         If it had ended before, nothing is done: another process may have its number, or its group's, by now.
         """
         if not self.running:
             return
         # An adopted process may be in somebody else's group.
         kill = os.killpg if _leads_group(self.pid) else os.kill
-        _send(kill, self.pid, signal.SIGTERM)
+        if grace:
+            _send(kill, self.pid, signal.SIGTERM)
         gone = asyncio.ensure_future(self._gone(kill))
         try:
             # Not by a timeout: if we were cancelled before, Python 3.11 takes the end of the timeout for one more

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,29 @@ def test_programs_of_the_administrator_are_found_with_a_users_path(monkeypatch: 
     with pytest.raises(MissingProgram):
         find_program("nonexistent")
     assert find_program("ldconfig").startswith("/")
+
+
+def test_without_any_grace_it_cannot_do_anything_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As where this process has to wait for its turn before it says so again."""
+    kill = os.killpg
+
+    def slow_kill(group: int, number: int) -> None:
+        kill(group, number)
+        if number:
+            time.sleep(0.2)
+
+    monkeypatch.setattr("os.killpg", slow_kill)
+    last_words = tmp_path / "words"
+
+    async def run() -> None:
+        script = f"trap 'echo I take my routes along >{last_words}; exit' TERM; echo; sleep 60 & wait"
+        child = await Child.start("x", [SHELL, "-c", script], tmp_path / "log")
+        await until(lambda: (tmp_path / "log").read_text())
+        await child.stop(grace=0)
+        assert await child.wait() == -signal.SIGKILL
+
+    asyncio.run(run())
+    assert not last_words.exists()
 
 
 @pytest.mark.parametrize(
