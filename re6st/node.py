@@ -67,7 +67,7 @@ class Node:
         self._programs = {name: process.find_program(name) for name in PROGRAMS}
         if config.multicast:
             self._programs[multicast.PROGRAM] = process.find_program(multicast.PROGRAM, multicast.REMEDY)
-        self._client = CountedClient(config.registry, identity)
+        self._client = CountedClient([config.registry, *config.other_registries], identity)
         self._first_peer = FirstPeer(self._client)
         self._run = RunDirectory(config.run, keep=True)  # for the next one, if we never live
         local = [ip for ip in local_addresses() if ip not in self.network]

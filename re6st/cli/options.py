@@ -24,6 +24,8 @@ from re6st.view import pasted
 
 FILE_LIMIT = 1 << 20
 """Maximum number of characters in an option file."""
+COMMAND_LINE = "command line"
+"""The place of an option that is in no file."""
 HELP_WIDTH = 78
 """Columns, for texts that argparse does not fold itself."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -98,7 +100,7 @@ class OptionParser(argparse.ArgumentParser):
             if argument.startswith("@") and len(argument) > 1:
                 expanded += self._read(argument[1:], ())
             else:
-                self._note(argument, "command line")
+                self._note(argument, COMMAND_LINE)
                 expanded.append(argument)
         return expanded
 

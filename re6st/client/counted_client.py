@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 from re6st import cert
 from re6st.client.registry_client import RegistryAnswerError, RegistryClient, RegistryRefused, RegistryUnreachable
@@ -21,9 +22,9 @@ _RESULTS: dict[type[Exception], str] = {
 
 
 class CountedClient(RegistryClient):
-    """Calls one registry, and remembers the results."""
+    """Calls the registry, or the first of several that answers, and remembers the results."""
 
-    def __init__(self, url: str, identity: cert.Identity | None = None) -> None:
+    def __init__(self, url: str | Sequence[str], identity: cert.Identity | None = None) -> None:
         super().__init__(url, identity)
         self.answered: float | None = None
         """Unix time of the registry's last answer. Only an answer that is proven to be its own counts, even a refusal,

@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -82,34 +82,71 @@ def parse_url(text: str) -> Url:
     return Url(parts.scheme, host, port, path, credentials)
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection to a server, for one request."""
+
+    url: Url
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def aclose(self) -> None:
+        """Everything has been said, and we do not wait for a server that is slow to close TLS."""
+        self.writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+    async def get(
+        self, target: str, headers: Mapping[str, str], *, limit: int, silence: float | None = None
+    ) -> Response:
+        """GET the path and query `target` below the URL, unchanged. Raises HttpError, TooLong (more than `limit`
+        bytes).
+
+        The server has to begin its answer within `silence` seconds, if that is given.
+        """
+        url = self.url
+        sent = [("Host", url.authority), ("Accept", "*/*"), ("Connection", "close"), *headers.items()]
+        if url.credentials:
+            sent.append(("Authorization", "Basic " + base64.b64encode(url.credentials.encode()).decode("ascii")))
+        try:
+            talk = h11.Connection(h11.CLIENT)
+            self.writer.write(talk.send(h11.Request(method="GET", target=url.path + target, headers=sent)) or b"")
+            talk.send(h11.EndOfMessage())
+            await self.writer.drain()
+            return await _read(talk, self.reader, limit, silence)
+        except h11.RemoteProtocolError:
+            raise HttpError("what answers there is not an HTTP server. Check --registry.") from None
+        except (OSError, EOFError) as error:
+            if silence is not None and isinstance(error, TimeoutError) and error.errno is None:  # ours
+                raise HttpError(f"no answer within {silence:g} s.") from None
+            raise HttpError("the connection broke off before the answer was complete. Try again.") from None
+
+
 async def get(
     url: Url, target: str, headers: Mapping[str, str], *, timeout: float, limit: int, family: int = 0
 ) -> Response:
-    """GET the path and query `target` below `url`, unchanged. Raises HttpError, TooLong (more than `limit` bytes).
+    """As Connection.get, on a connection of its own, which is made and used within `timeout` seconds.
 
     If `family` is socket.AF_INET or AF_INET6, no other family is used.
     """
-    sent = [("Host", url.authority), ("Accept", "*/*"), ("Connection", "close"), *headers.items()]
-    if url.credentials:
-        sent.append(("Authorization", "Basic " + base64.b64encode(url.credentials.encode()).decode("ascii")))
     try:
-        async with asyncio.timeout(timeout), _connection(url, family) as (reader, writer):
-            connection = h11.Connection(h11.CLIENT)
-            writer.write(connection.send(h11.Request(method="GET", target=url.path + target, headers=sent)) or b"")
-            connection.send(h11.EndOfMessage())
-            await writer.drain()
-            return await _read(connection, reader, limit)
+        async with asyncio.timeout(timeout), contextlib.aclosing(await connect(url, family)) as connection:
+            return await connection.get(target, headers, limit=limit)
     except TimeoutError:
-        cause = f"no answer within {timeout:g} s. Try again later, or check the network and --registry."
-        raise HttpError(cause) from None
-    except h11.RemoteProtocolError:
-        raise HttpError("what answers there is not an HTTP server. Check --registry.") from None
-    except (OSError, EOFError):
-        raise HttpError("the connection broke off before the answer was complete. Try again.") from None
+        raise HttpError(too_late(timeout)) from None
 
 
-async def _read(connection: h11.Connection, reader: asyncio.StreamReader, limit: int) -> Response:
-    """Raises EOFError if the answer ends too early, RemoteProtocolError if it is not HTTP."""
+def too_late(timeout: float) -> str:
+    """The error of a server that did not answer in time."""
+    return f"no answer within {timeout:g} s. Try again later, or check the network and --registry."
+
+
+async def _read(
+    connection: h11.Connection, reader: asyncio.StreamReader, limit: int, silence: float | None
+) -> Response:
+    """Raises EOFError if the answer ends too early, TimeoutError if it does not begin, RemoteProtocolError if it is not
+    HTTP.
+    """
     head: h11.Response | None = None
     body = bytearray()
     began, ended = b"", False
@@ -122,7 +159,8 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader, limit:
                 raise EOFError from None
             raise
         if event is h11.NEED_DATA:
-            data = await reader.read(CHUNK)
+            async with asyncio.timeout(None if began else silence):
+                data = await reader.read(CHUNK)
             began, ended = began + data[: len(VERSION) - len(began)], not data
             # Some servers speak first and wait, such as SSH: this shows before they have sent a whole head.
             if not VERSION.startswith(began):
@@ -143,9 +181,8 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader, limit:
     return Response(int(head.status_code), names, bytes(body))
 
 
-@contextlib.asynccontextmanager
-async def _connection(url: Url, family: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Raises HttpError if no connection can be made."""
+async def connect(url: Url, family: int = 0) -> Connection:
+    """A connection to the first of a server's addresses that answers. Raises HttpError if none can be made."""
     try:
         reader, writer = await asyncio.open_connection(
             url.host,
@@ -166,13 +203,7 @@ async def _connection(url: Url, family: int) -> AsyncIterator[tuple[asyncio.Stre
         raise HttpError("host name unknown. Check --registry.") from None
     except OSError as error:
         raise HttpError(_cannot_connect(error)) from None
-    try:
-        yield reader, writer
-    finally:
-        # Everything has been said, and we do not wait for a server that is slow to close TLS.
-        writer.transport.abort()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+    return Connection(url, reader, writer)
 
 
 def _cannot_connect(error: OSError) -> str:

@@ -12,8 +12,9 @@ import base64
 import logging
 import os
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from http import HTTPStatus
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from re6st import PROTOCOL, __version__, cert
 from re6st.client import http
 from re6st.client.answered_hellos import AnsweredHellos
+from re6st.client.registries import AWAY, NoAnswer, Registries
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import extensions, offers
 from re6st.core.wire.extensions import KNOWN, ExtensionError
@@ -55,8 +57,20 @@ ANSWER_LIMIT = 1 << 20
 PLATFORM = f"{os.uname().sysname}-{os.uname().release}-{os.uname().machine}"
 USER_AGENT = f"re6stnet/{__version__}, {PLATFORM}"
 
+HELLOS = 3
+"""How often one call says hello, unless there are more registries."""
+_REPEATABLE = {name for name, method in METHODS.items() if method.access is Access.NODE} - {"rekeyCertificate"} | {
+    *("hello", "getCa", "presentCertificate")
+}
+"""Calls that may be sent again, to another registry, though one may have received them."""
+
 _OF_PROXIES = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 """Statuses that no registry gives, but proxies do."""
+
+_FINAL = (HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+"""Statuses that each registry of a network would give."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -89,24 +103,25 @@ class RegistryKeyError(RegistryAnswerError):
 
 
 class RegistryClient:
-    """Calls one registry. `identity` says who we are in session calls; it may be replaced after a renewal. `key` is
-    used instead of the identity's key, if the registry has accepted a new key for which we have no certificate yet.
+    """Calls the registry at `url`; of several URLs, the one that it uses, or the next one that answers.
+
+    `identity` says who we are in session calls; it may be replaced after a renewal. `key` is used instead of the
+    identity's key, if the registry has accepted a new key for which we have no certificate yet.
 
     Session calls are made one at a time, so tasks may share a client. Raises RegistryError for an invalid URL.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         identity: cert.Identity | None = None,
         *,
         key: rsa.RSAPrivateKey | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
-        self._base = parse_url(url)
+        self.registries = Registries([parse_url(each) for each in ([url] if isinstance(url, str) else url)], timeout)
         self.identity = identity
         self._key = key
-        self._timeout = timeout
         self.refused = False
         """In its last answer, the registry said that it has no certificate of ours: revoked, or expired long ago."""
         self.likely_refused = False
@@ -125,18 +140,24 @@ class RegistryClient:
         """By how many seconds its clock is ahead of ours, from its last authentic answer."""
         self._told_time: float | None = None
         self._keys: CallKeys | None = None
+        self._session_url = self.url
+        """The URL of the registry that they are for."""
         self._lock = asyncio.Lock()
 
     @property
     def url(self) -> str:
-        """The registry's URL without user and password, for messages."""
-        return str(self._base)
+        """The URL of the registry that was asked last, without user and password, for messages."""
+        return self.registries.asked
 
     # --- public calls ---
 
     async def get_ca(self) -> x509.Certificate:
         """The CA certificate. Not authenticated: compare its fingerprint, or ask Trust.renews, before using it."""
-        return self._load_cert("getCa", await self.call("getCa"))
+
+        async def ask() -> x509.Certificate:
+            return self._load_cert("getCa", await self.call("getCa"))
+
+        return await self._of_any(ask)
 
     async def request_token(self, email: str) -> None:
         """Make the registry mail a token. RegistryRefused with status 403: it does not mail tokens."""
@@ -246,20 +267,44 @@ class RegistryClient:
             return await self._call_in_session(method, target(method, values))
 
     async def _call_in_session(self, method: str, path: str) -> bytes | None:
-        """The client's rule of wire.md 3.3: a key is kept only as long as nothing fails."""
-        if keys := self._keys:
-            try:
-                return await self._call_once(method, path, keys)
-            except RegistryRefused as error:
-                if error.status == HTTPStatus.FORBIDDEN:
-                    raise
-            except RegistryAnswerError:
-                pass
-        return await self._call_once(method, path, await self._hello())
+        """The client's rule of wire.md 3.3: a key is kept only as long as nothing fails.
 
-    async def _call_once(self, method: str, path: str, keys: CallKeys) -> bytes | None:
+        A session is with one registry. Where that fails, we greet the next one.
+        """
+        keys = self._keys if self._session_url == self.registries.preferred else None
+        kept = keys is not None
+        for left in reversed(range(max(HELLOS, len(self.registries)) + kept)):
+            if keys is None:
+                keys, self._session_url = await self._of_any(self._hello), self.url
+            try:
+                return await self._call_once(method, path, keys, patient=not left)
+            except RegistryError as error:
+                if not left or not self._is_worth_a_hello(method, error, kept=kept):
+                    raise
+                if isinstance(error, RegistryAnswerError) and not kept:
+                    self._pass_over(error)
+            keys, kept = None, False
+        raise AssertionError("the last try returns or raises")
+
+    def _is_worth_a_hello(self, method: str, error: RegistryError, *, kept: bool) -> bool:
+        """Whether a call that failed may go well in another session; `kept`: this one was begun for an earlier call."""
+        several = len(self.registries) > 1
+        match error:
+            case RegistryRefused(status=HTTPStatus.FORBIDDEN):
+                return False
+            case RegistryRefused(status=HTTPStatus.UNAUTHORIZED):
+                return True  # one name may lead to several machines, which learn of a session in turn
+            case RegistryRefused():
+                return kept or (several and error.status in AWAY and method in _REPEATABLE)
+            case RegistryUnreachable():
+                return several and method in _REPEATABLE
+        return kept or several
+
+    async def _call_once(self, method: str, path: str, keys: CallKeys, *, patient: bool = True) -> bytes | None:
+        """Call the registry that was greeted last; whoever is `patient` waits long for the answer."""
         self._keys = None
-        status, body, header = await self._get(method, path, {HEADER: keys.sign(path.encode("ascii"))})
+        signed = {HEADER: keys.sign(path.encode("ascii"))}
+        status, body, header = await self._get(method, path, signed, only=self._session_url, patient=patient)
         answer = keys.open(body, header)
         if answer is None:
             raise self._bad(method, f"its {HEADER} is wrong. Does a proxy in between change or cache answers?")
@@ -268,6 +313,26 @@ class RegistryClient:
             self.hellos.used()
         self.refused = self.likely_refused = False
         return None if status == HTTPStatus.NO_CONTENT else answer
+
+    async def _of_any(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What `ask` brings from the first registry that has it. Raises RegistryError: that of the first one asked."""
+        first: RegistryError | None = None
+        for _ in range(len(self.registries)):
+            try:
+                return await ask()
+            except RegistryUnreachable as error:  # each was asked
+                raise first or error from None
+            except RegistryError as error:
+                if isinstance(error, RegistryRefused) and (error.proven or error.status in _FINAL):
+                    raise
+                first = first or error
+                self._pass_over(error)
+        assert first is not None
+        raise first
+
+    def _pass_over(self, error: RegistryError) -> None:
+        """The registry that was asked last is of no use now: others are asked before it."""
+        self.registries.note_failure(self.url, str(error).removeprefix(f"registry {self.url}: "))
 
     async def _hello(self) -> CallKeys:
         """Begin a session. If the registry may have forgotten our certificate, show it the certificate first."""
@@ -287,7 +352,7 @@ class RegistryClient:
     async def greet(self) -> None:
         """Only say hello. Raises RegistryError: RegistryRefused for an unknown CN, RegistryKeyError for another key."""
         async with self._lock:
-            self._keys = await self._greet()
+            self._keys, self._session_url = await self._greet(), self.url
 
     async def _greet(self) -> CallKeys:
         """Offer a session with forward secrecy. A registry of other software ignores the offer."""
@@ -417,18 +482,21 @@ class RegistryClient:
 
     # --- HTTP ---
 
-    async def _get(self, method: str, path: str, more: Mapping[str, str] | None = None) -> tuple[int, bytes, str]:
+    async def _get(
+        self, method: str, path: str, more: Mapping[str, str] | None = None, *, only: str = "", patient: bool = False
+    ) -> tuple[int, bytes, str]:
         """One request: status (200 or 204), body and Re6stHMAC of the answer. `path` is sent unchanged.
 
-        It is never repeated: that would use a token twice, or break the ratchet.
+        No registry gets it twice, as that would use a token twice, or break the ratchet.
         """
         # Identity: the HMAC covers the body as it was sent, and nothing may decompress to more than the limit.
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(more or {})}
         sent = time.time()
         try:
-            answer = await http.get(self._base, path, headers, timeout=self._timeout, limit=ANSWER_LIMIT)
-        except http.HttpError as error:
-            raise RegistryUnreachable(f"registry {self.url}: {error}") from None
+            repeatable = method in _REPEATABLE and not patient
+            answer = await self.registries.get(path, headers, limit=ANSWER_LIMIT, repeatable=repeatable, only=only)
+        except NoAnswer as error:
+            raise RegistryUnreachable(str(error)) from None
         except http.TooLong:
             raise self._bad(method, f"longer than {ANSWER_LIMIT} bytes") from None
         self._told_time = http.clock_ahead(answer.headers.get("date", ""), (sent + time.time()) / 2)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -27,7 +28,7 @@ from re6st.keys import pki
 from re6st.linux import disk
 
 
-async def change_key(url: str, files: Files, *, keep_old: bool = False) -> cert.Identity:
+async def change_key(url: str | Sequence[str], files: Files, *, keep_old: bool = False) -> cert.Identity:
     """Change our key, or finish a change; with `keep_old`, the certificates of the old key stay valid until they end.
 
     Raises RegistryError, CertError, OSError.
@@ -55,7 +56,9 @@ async def change_key(url: str, files: Files, *, keep_old: bool = False) -> cert.
     return identity
 
 
-async def _certificate(url: str, old: cert.Identity, key: rsa.RSAPrivateKey, begun: bool) -> x509.Certificate:
+async def _certificate(
+    url: str | Sequence[str], old: cert.Identity, key: rsa.RSAPrivateKey, begun: bool
+) -> x509.Certificate:
     """The certificate for the new key. After an earlier run, the registry may know only this one."""
     if begun:
         try:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from re6st import PROTOCOL, __version__, cert
 from re6st.client.certificate_report import describe
 from re6st.client.counted_client import CountedClient
-from re6st.client.registry_client import parse_url
 from re6st.core.mesh import policy
 from re6st.core.mesh.families import nothing_in_common
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
@@ -259,12 +258,13 @@ class Observer:
                 "ca_until": int(pki.end_of(identity.trust.ca).timestamp()),
             },
             "registry": {
-                "url": str(parse_url(effective.config.registry)),
+                "url": self._registry.registries.choice.present,
                 "cn": parameters.registry_prefix.cn,
                 "connected": self._mesh.connected,
                 "answered": self._registry.answered,
                 "refused": self._registry.refused,
                 "likely_refused": self._registry.likely_refused,
+                "all": self._registry.registries.record(),
             },
             "parameters": version_number(parameters.version),
             "require": sorted(parameters.require),

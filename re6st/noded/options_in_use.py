@@ -46,6 +46,8 @@ def _told(config: Config, name: str) -> object:
     value = getattr(config, name)
     if name == "registry":
         return str(parse_url(value))
+    if name == "other_registries":
+        return [str(parse_url(url)) for url in value]
     if name in COMMANDS:
         return [program(command) for command in value]
     if name in ARGUMENTS:

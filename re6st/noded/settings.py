@@ -58,10 +58,12 @@ class Config:
     """What the user set (wire.md 11.2). None: the network's parameters decide."""
 
     registry: str
+    """The URL of the registry, or of the first of several."""
     files: Files
     log: Path
     run: Path
     state: Path
+    other_registries: tuple[str, ...] = ()
     main_interface: str = "lo"
     lan: tuple[str, ...] = ()
     ip: tuple[Ip, ...] = ()

@@ -6,7 +6,7 @@ The answers of the node are those of its control socket (docs/control.md).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from re6st.core.machine.hosts import is_behind_another
@@ -14,7 +14,7 @@ from re6st.core.registry.clock import skew
 from re6st.core.telemetry.report import REVOKED
 from re6st.core.tunnel_protocols import Family, Transport, TunnelCarrier, named
 from re6st.core.wire.wireguard import Reason
-from re6st.core.words import duration, plural
+from re6st.core.words import away, duration, plural
 from re6st.view.findings import Finding, Level
 from re6st.view.status_tables import endpoint, without_wireguard
 from re6st.view.uplink_table import summary
@@ -80,6 +80,32 @@ def registry(url: str, answers: Sequence[RegistryAnswer], ca: str, ca_key: str =
     clocks = [answer.clock for answer in good if answer.clock is not None]
     if clocks:
         yield _clock(min(clocks, key=abs))
+
+
+def failed_registries(told: Answer, now: float) -> Iterator[Finding]:
+    """What a node that knows several registries says of them."""
+    known = told.get("all", ())
+    if len(known) < 2:
+        return
+    yield Finding("ok", "registry", f"the node asks {told['url']}")
+    for each in known:
+        if not each["works"]:
+            text = f"{each['url']} failed {away(each['failed'], now)}: {each['error'].rstrip('.')}"
+            yield Finding("warn", "registry", text, "see whether it runs; the node tries it again by itself")
+
+
+def registries(asked: Mapping[str, Sequence[RegistryAnswer]], ca: str, ca_key: str = "") -> Iterator[Finding]:
+    """The same of several, by their URLs: one that does not answer is no failure where another one does."""
+    if len(asked) == 1:
+        for url, answers in asked.items():
+            yield from registry(url, answers, ca, ca_key)
+        return
+    works = any(not answer.error for answers in asked.values() for answer in answers)
+    for url, answers in asked.items():
+        for found in registry(url, answers, ca, ca_key):
+            text = found.text if url in found.text else f"{url}: {found.text}"
+            level: Level = "warn" if works and (found.level, found.about) == ("fail", "registry") else found.level
+            yield replace(found, level=level, text=text)
 
 
 def _clock(difference: float) -> Finding:

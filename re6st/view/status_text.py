@@ -66,6 +66,7 @@ def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list
         ("registry", f"{registry_words(registry, status['cn'], now)}; {_parameters(status)}"),
     ]
     lines = [each for name, words in told for each in _fact(name, words, width)]
+    lines += [each for words in other_registries(registry, now) for each in _fact("", words, width)]
     lines += _reachable(status, width)
     opening = f" ({mesh['tunnels_opening']} opening)" if mesh["tunnels_opening"] else ""
     regions = status.get("regions")  # an older daemon knows of none
@@ -114,6 +115,16 @@ def registry_words(registry: Answer, own: str, now: float) -> str:
         through = f"its node {registry['cn']} is out of reach"
     answered = "" if registry["answered"] is None else f", it answered {away(registry['answered'], now)}"
     return f"{registry['url']}: {through}{answered}"
+
+
+def other_registries(registry: Answer, now: float) -> list[str]:
+    """Each of the registries that the node does not use now, and whether it works."""
+    others = [each for each in registry.get("all", ()) if not each["used"]]  # an older daemon knows one
+    return [f"{each['url']}: {'in reserve' if each['works'] else _failed(each, now)}" for each in others]
+
+
+def _failed(registry: Answer, now: float) -> str:
+    return f"failed {away(registry['failed'], now)}: {registry['error'].rstrip('.')}"
 
 
 def _dropped(packets: Answer | None, width: int | None) -> list[Line]:

@@ -92,7 +92,7 @@ def response(data: bytes) -> None:
         reader = asyncio.StreamReader()
         reader.feed_data(data)
         reader.feed_eof()
-        await http_client._read(connection, reader, 1 << 16)
+        await http_client._read(connection, reader, 1 << 16, None)
 
     with contextlib.suppress(EOFError, h11.RemoteProtocolError, http_client.TooLong):
         loop().run_until_complete(read())

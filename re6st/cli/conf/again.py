@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from enum import Enum, auto
 from http import HTTPStatus
@@ -52,10 +52,10 @@ class Membership(Enum):
     """The registry has none, or one for another key, but only a registry of this software could prove it."""
 
 
-async def membership(url: str, identity: cert.Identity) -> Membership:
-    """Whether a registry has the certificate of this machine."""
+async def membership(urls: Sequence[str], identity: cert.Identity) -> Membership:
+    """Whether the registries have the certificate of this machine."""
     try:
-        await RegistryClient(url, identity).get_network_config()
+        await RegistryClient(urls, identity).get_network_config()
     except RegistryRefused as error:
         if error.proven:
             return Membership.REVOKED

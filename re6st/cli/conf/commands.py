@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     options.program = f"{PROGRAM} {name}"
 
     def work() -> int:
-        return command.run(find(options.dir, getattr(options, "registry", None)), options)
+        return command.run(find(options.dir, getattr(options, "registry", None) or ()), options)
 
     return carry_out(options.program, work, options.dir or Path())
 
@@ -54,7 +54,12 @@ def make_parser_of(name: str) -> OptionParser:
 
 
 def _registry_option(parser: OptionParser) -> None:
-    parser.add_argument("--registry", metavar="URL", help="URL of the registry, instead of the one in re6stnet.conf")
+    parser.add_argument(
+        "--registry",
+        metavar="URL",
+        action="append",
+        help="URL of the registry, instead of those in re6stnet.conf; repeat it for others that may be asked",
+    )
 
 
 def _show_options(parser: OptionParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,19 +22,20 @@ class NodeFiles:
 
     directory: Path
     files: Files
-    url: str | None
-    """The URL of the registry."""
+    urls: Sequence[str]
+    """The URLs of the registries."""
 
     @property
-    def registry(self) -> str:
-        """Raises ConfError."""
-        if self.url is None:
+    def registries(self) -> Sequence[str]:
+        """At least one URL. Raises ConfError."""
+        if not self.urls:
             raise ConfError(f"{self.directory / CONF} names no registry. Give --registry.")
-        return self.url
+        return self.urls
 
 
-def find(directory: Path | None, registry: str | None) -> NodeFiles:
-    """The files in a directory: by default the current one if it has some, else the service's.
+def find(directory: Path | None, registries: Sequence[str]) -> NodeFiles:
+    """The files in a directory: by default the current one if it has some, else the service's. The `registries`, if
+    there are any, are used instead of those in its options.
 
     Raises ConfError.
     """
@@ -41,14 +43,18 @@ def find(directory: Path | None, registry: str | None) -> NodeFiles:
         here = any(Path(name).exists() for name in (CONF, CERT, CA))
         directory = Path() if here else SERVICE_DIRECTORY
     said = read_options(directory / CONF)
-    files = Files(*(directory / said.get(option, name) for option, name in (("ca", CA), ("cert", CERT), ("key", KEY))))
+    names = {"ca": CA, "cert": CERT, "key": KEY}
+    files = Files(*(directory / said.get(option, [name])[-1] for option, name in names.items()))
     if not any(path.exists() for path in (files.ca, files.cert, files.key)):
         raise ConfError(f"there are no certificates in {directory}. Name their directory with --dir, or enrol first.")
-    return NodeFiles(directory, files, registry or said.get("registry"))
+    return NodeFiles(directory, files, registries or said.get("registry", []))
 
 
-def read_options(path: Path) -> dict[str, str]:
-    """What an option file of re6stnet says about files and registry; empty if there is none. Raises ConfError."""
+def read_options(path: Path) -> dict[str, list[str]]:
+    """What an option file of re6stnet says about files and registries, each time that it does; empty if there is none.
+
+    Raises ConfError.
+    """
     try:
         with path.open("rb") as file:
             text = pasted.lines(pasted.text(file.read(FILE_LIMIT)))
@@ -58,10 +64,10 @@ def read_options(path: Path) -> dict[str, str]:
         raise ConfError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfError(f"{path} is not in UTF-8") from None
-    found = {}
+    found: dict[str, list[str]] = {}
     for line in text.splitlines():
         with contextlib.suppress(ValueError):  # re6stnet will report other lines
             match shlex.split(line):
                 case [option, value] if option in OPTIONS:
-                    found[option] = value
+                    found.setdefault(option, []).append(value)
     return found

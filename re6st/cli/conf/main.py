@@ -48,7 +48,7 @@ from re6st.cli.conf.program import (
 )
 from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.options import is_text
-from re6st.client.registry_client import RegistryClient, RegistryError, RegistryRefused
+from re6st.client.registry_client import TIMEOUT, RegistryClient, RegistryError, RegistryRefused
 from re6st.core.prefix import Prefix, PrefixError, subnet
 from re6st.keys import pki
 from re6st.linux import disk
@@ -65,11 +65,11 @@ _ADVICE = {"email": "give --token or --anonymous", "token": "run again with --to
 async def enrol(options: Options) -> int:
     """Do what the options ask for; returns the exit code. Raises ConfError, RegistryError, CertError, OSError."""
     # Nothing is lost if we give up here; later, a token may be, so that we wait longer.
-    first = RegistryClient(options.registry, timeout=FIRST_ANSWER)
+    client = RegistryClient(options.registries, timeout=FIRST_ANSWER)
     if not options.is_needed:
-        say("Registry", f"{first.url}: asking it for the CA of the network ...")
-    trust = check_ca(await first.get_ca(), options.fingerprint)
-    client = RegistryClient(options.registry)
+        say("Registry", f"{client.url}: asking it for the CA of the network ...")
+    trust = check_ca(await client.get_ca(), options.fingerprint)
+    client.registries.timeout = TIMEOUT
     if options.is_needed:
         return int(is_inside(trust.network))
     if not options.directory.is_dir():
@@ -137,7 +137,7 @@ async def is_enough(trust: cert.Trust, options: Options) -> bool:
             f"{directory / CERT} is of another network, with the subnet {place}. Nothing was changed. "
             "Choose another directory with --dir, or give --force to leave that network."
         )
-    found = await membership(options.registry, known)
+    found = await membership(options.registries, known)
     if found is Membership.REVOKED:
         say(
             "Revoked",
@@ -341,7 +341,8 @@ def save_sample(path: Path, options: Options) -> None:
 def sample_configuration(options: Options) -> str:
     """re6stnet.conf for this machine; paths are relative to its directory (wire.md 11.1, 11.4)."""
     country, _, _ = options.location.partition(",")
-    lines = [f"registry {shlex.quote(options.registry)}", "ca ca.crt", "cert cert.crt", "key cert.key"]
+    urls = [f"registry {shlex.quote(url)}" for url in options.registries]
+    lines = [*urls, "ca ca.crt", "cert cert.crt", "key cert.key"]
     if country:
         lines.append(f"country {country}")
     return "\n".join(lines) + _SAMPLES

@@ -20,6 +20,7 @@ from re6st.cli.conf.program import (
 from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.options import OptionParser
 from re6st.client.registry_client import RegistryError, parse_url
+from re6st.core.registry.registry_choice import LIMIT
 from re6st.keys.subject_fields import FIELDS
 from re6st.view import pasted
 
@@ -31,7 +32,8 @@ TOKEN_LIMIT = 4096
 class Options:
     """The command line's options."""
 
-    registry: str
+    registries: Sequence[str]
+    """At least one URL."""
     directory: Path
     fingerprint: Fingerprint | None = None
     is_needed: bool = False
@@ -59,7 +61,14 @@ def make_parser() -> OptionParser:
     )
     add = parser.add_argument_group("the network").add_argument
     add("--join", metavar="URL#ALG:HEX,token=TOKEN", help="the invitation: registry, fingerprint and token in one")
-    add("--registry", metavar="URL", help="URL of the registry")
+    add(
+        "--registry",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="URL of the registry; repeat it for others of the network, which are asked when those before them do not"
+        " answer",
+    )
     add("--fingerprint", metavar="ALG:HEX", help="expected fingerprint of the CA's certificate, e.g. sha256:3f9a...")
     add = parser.add_argument_group("permission to join").add_argument
     add("--token", metavar="TOKEN", help="the token that you received")
@@ -110,10 +119,8 @@ def make_join_parser() -> OptionParser:
         help="directory of the files (default: /etc/re6stnet if it exists, else the current directory)",
     )
     _add_certificate(add)
-    parser.set_defaults(
-        **dict.fromkeys(("registry", "fingerprint", "token", "token_file", "email")), anonymous=False, ca_only=False
-    )
-    parser.set_defaults(is_needed=False)
+    parser.set_defaults(**dict.fromkeys(("fingerprint", "token", "token_file", "email")))
+    parser.set_defaults(registry=[], anonymous=False, ca_only=False, is_needed=False)
     return parser
 
 
@@ -167,20 +174,23 @@ def parse_join(arguments: Sequence[str]) -> Options:
 
 def _options(values: argparse.Namespace) -> Options:
     """Check and convert. Raises ConfError."""
-    registry, fingerprint, token = values.registry, values.fingerprint, values.token
+    registries, fingerprint, token = list(map(pasted.word, values.registry)), values.fingerprint, values.token
     if values.join is not None:
-        if registry or fingerprint is not None or token is not None:
+        if registries or fingerprint is not None or token is not None:
             raise ConfError("--join contains --registry, --fingerprint and --token: leave these out")
-        registry, fingerprint, token = pasted.invitation(values.join)
-    elif registry:
-        registry = pasted.word(registry)
-    if not registry:
+        url, fingerprint, token = pasted.invitation(values.join)
+        registries = [url] if url else []
+    if not all(registries) or not registries:
         raise ConfError("the following arguments are required: --registry")
-    try:
-        parse_url(registry)
-    except RegistryError:
-        option = "--registry" if values.join is None else "--join" if "invitation" not in values else "the invitation"
-        raise ConfError(f"{option} {registry}: not of the form http://HOST[:PORT][/PATH]") from None
+    if len(registries) > LIMIT:
+        raise ConfError(f"--registry: given {len(registries)} times, at most {LIMIT} are possible")
+    for url in registries:
+        try:
+            parse_url(url)
+        except RegistryError:
+            option = "--join" if "invitation" not in values else "the invitation"
+            option = "--registry" if values.join is None else option
+            raise ConfError(f"{option} {url}: not of the form http://HOST[:PORT][/PATH]") from None
     if values.anonymous and (values.email or token is not None or values.token_file):
         raise ConfError("--anonymous conflicts with --email, --token and --token-file")
     if values.token_file and token is not None:
@@ -196,7 +206,7 @@ def _options(values: argparse.Namespace) -> Options:
     except ValueError:
         raise ConfError(f"fingerprint {fingerprint!r}: not of the form ALG:HEX, as in sha256:3f9a...") from None
     return Options(
-        registry=registry,
+        registries=registries,
         directory=values.dir,
         fingerprint=expected,
         is_needed=values.is_needed,

@@ -34,7 +34,7 @@ async def renew(place: NodeFiles, within: int, *, force: bool) -> int:
         return pki.end_of(certificate) - within < now
 
     span, changed = timedelta(seconds=within), False
-    client = RegistryClient(place.registry, identity)
+    client = RegistryClient(place.registries, identity)
     if force or ends(identity.trust.ca, span):
         if (with_ca := await renewal.renew_ca(client, identity, now)) is not None:
             identity = client.identity = with_ca
@@ -61,18 +61,18 @@ async def renew(place: NodeFiles, within: int, *, force: bool) -> int:
 
 async def rekey(place: NodeFiles, *, keep_old: bool) -> int:
     """Change the key, or finish that. Returns the exit code. Raises ConfError, RegistryError, CertError, OSError."""
-    files, url = place.files, place.registry
+    files, urls = place.files, place.registries
     old = cert.load_pem(cert.read_file(files.cert), str(files.cert))
-    say("Request", f"certificate for another key from {RegistryClient(url).url} ...")
+    say("Request", f"certificate for another key from {RegistryClient(urls).url} ...")
     try:
-        new = await change_key(url, files, keep_old=keep_old)
+        new = await change_key(urls, files, keep_old=keep_old)
     except RegistryKeyError as error:
         raise ConfError(f"{error} If it was not you who changed it, tell the operator.", REFUSED) from None
     except RegistryRefused as error:
         if error.status != HTTPStatus.BAD_REQUEST:
             raise
         cause = "it runs an older version, or other software. The key is unchanged."
-        raise ConfError(f"registry {RegistryClient(url).url} cannot change a key: {cause}", REFUSED) from None
+        raise ConfError(f"registry {RegistryClient(urls).url} cannot change a key: {cause}", REFUSED) from None
     say("Key", f"new RSA-{new.key.key_size} in {files.key}: back it up, the copy of the old one is of no use now")
     say("Cert", f"new, serial {new.cert.serial_number}, {_until(new.cert)}, in {files.cert}")
     fate = f"accepted as long as it is valid, {_until(old)}" if keep_old else "refused by the whole network from now on"

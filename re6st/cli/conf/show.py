@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -35,8 +35,8 @@ class FoundFiles:
     ca: x509.Certificate | None = None
     own: x509.Certificate | None = None
     key: rsa.RSAPrivateKey | None = None
-    registry: str | None = None
-    """The registry's URL, without user and password."""
+    registries: Sequence[str] = ()
+    """The URLs of the registries, without user and password."""
     certificate: Mapping[str, Any] | None = None
     """The contents of the two certificates; see client/certificate_report.py."""
     problems: list[str] = field(default_factory=list)
@@ -88,11 +88,10 @@ def look(place: NodeFiles, now: datetime) -> FoundFiles:
             wrong(f"the CA in {files.ca} did not sign {files.cert}: one of the two belongs to another network")
         else:
             found.certificate = read(lambda: describe(ca, own))
-    if place.url is not None:
-        try:
-            found.registry = str(parse_url(place.url))
-        except RegistryError as error:
-            wrong(str(error))
+    try:
+        found.registries = [str(parse_url(url)) for url in place.urls]
+    except RegistryError as error:
+        wrong(str(error))
     begun = cert.next_of(files.key).exists()
     if found.matches is False and not begun:
         wrong(f"{files.key} does not belong to {files.cert}: restore the key from its backup, or enrol again")
@@ -126,7 +125,8 @@ def report(place: NodeFiles, found: FoundFiles, now: datetime) -> dict[str, Any]
         "ok": not found.problems,
         "problems": found.problems,
         "files": files,
-        "registry": found.registry,
+        "registry": next(iter(found.registries), None),
+        "registries": list(found.registries),
         "certificate": found.certificate,
         "days_left": days,
         "key": key,
@@ -146,8 +146,8 @@ def _print(place: NodeFiles, record: Mapping[str, Any], now: float) -> None:
     if key is not None:
         belongs = {True: "belongs to the certificate", False: "does not belong to it", None: "no certificate"}
         say("Key", f"RSA-{key['bits']}, {belongs[key['matches']]}, in {files.key}")
-    if record["registry"] is not None:
-        say("Registry", record["registry"])
+    for url in record["registries"]:
+        say("Registry", url)
     for problem in record["problems"]:
         say("Wrong", problem)
 

@@ -115,7 +115,7 @@ def _decided(config: Config) -> dict[str, str]:
         "pp": ", ".join(f"{port} {protocol}" for port, protocol in config.offered),
         "ip": ", ".join(addresses),
         "disable_proto": ", ".join(sorted(config.disabled_protocols)) or "none",
-        "registry": str(parse_url(config.registry)),
+        "registry": ", ".join(str(parse_url(url)) for url in (config.registry, *config.other_registries)),
         "country": config.country or "as the registry says",
     }
 

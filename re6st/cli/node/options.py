@@ -12,13 +12,14 @@ from pathlib import Path
 
 from re6st.cli import metrics_place
 from re6st.cli.node import babel_arguments, bulk_options, uplink_option, wireguard_ports
-from re6st.cli.options import OptionParser, integer
+from re6st.cli.options import COMMAND_LINE, OptionParser, integer
 from re6st.client.files import Files
 from re6st.client.registry_client import RegistryError, parse_url
 from re6st.core import interfaces
 from re6st.core.machine.hosts import Ip, is_usable
 from re6st.core.machine.uplinks import UplinkOption
 from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.registry.registry_choice import LIMIT
 from re6st.core.tunnel_protocols import SERVED, TunnelProtocol, named
 from re6st.core.wire.datagrams import ADDRESSES_LIMIT, Endpoint, parse_addresses
 from re6st.noded.settings import Config
@@ -50,7 +51,14 @@ def parser() -> OptionParser:
         "%(prog)s [@FILE | OPTION ...]",
     )
     net = p.add_argument_group("network")
-    net.add_argument("--registry", metavar="URL", required=True, help="URL of the registry that enrolled this machine")
+    net.add_argument(
+        "--registry",
+        metavar="URL",
+        action="append",
+        required=True,
+        help="URL of the registry that enrolled this machine; repeat it for others of the network, which are asked when"
+        " those before them do not answer",
+    )
     for name, what in (
         ("ca", "CA certificate"),
         ("cert", "certificate of this node"),
@@ -229,14 +237,12 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
             p.error(f"argument --pp: {protocol} is disabled: see --disable-proto")
     _check_families(p, ports)
     _check_places(p, args)
-    try:
-        parse_url(args.registry)
-    except RegistryError as error:
-        p.error(str(error).removesuffix("."))
+    registry, *others = _registries(p, args)
     if args.country and not _COUNTRY.fullmatch(args.country):
         p.error(f"argument --country: {args.country!r} is not a country code of two letters")
     return Config(
-        registry=args.registry,
+        registry=registry,
+        other_registries=tuple(others),
         files=Files(args.ca, args.cert, args.key),
         log=args.log,
         run=args.run.absolute(),
@@ -278,6 +284,22 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         wireguard_go=args.wireguard == "any",
         wireguard_ports=wireguard_ports.ports_of(p, args.wireguard_ports, ports),
     )
+
+
+def _registries(p: OptionParser, args: argparse.Namespace) -> list[str]:
+    """The URLs of the registries. Those of the command line replace those of files, as with options that have one
+    value.
+    """
+    urls, places = args.registry, p.given.get("registry", ())
+    urls = [url for url, place in zip(urls, places, strict=False) if place == COMMAND_LINE] or urls
+    if len(urls) > LIMIT:
+        p.error(f"argument --registry: given {len(urls)} times, at most {LIMIT} are possible")
+    for url in urls:
+        try:
+            parse_url(url)
+        except RegistryError as error:
+            p.error(str(error).removesuffix("."))
+    return urls
 
 
 def _remotes(p: OptionParser, args: argparse.Namespace) -> tuple[Endpoint, ...]:

@@ -205,12 +205,14 @@ def _pseudonyms(told: Mapping[str, Any]) -> Pseudonyms:
     if not isinstance(certificate, str):
         network = IPv6Network(certificate["ca"]["network"])
         names[certificate["ca"]["subject"]] = "CA"
-    url = told["status"]["registry"]["url"] if "status" in told else None
-    url = url or netcheck.configured_registry(down.DIRECTORY / netcheck.OPTION_FILE)
+    urls = list(netcheck.configured_registries(down.DIRECTORY / netcheck.OPTION_FILE))
+    if "status" in told:
+        registry = told["status"]["registry"]
+        urls = [each["url"] for each in registry.get("all", [registry])]
     hosts = [e["host"] for peer in told.get("peers", {"peers": []})["peers"] for e in peer["addresses"]]
-    with suppress(RegistryError):
-        if url:
-            names |= _name(parse_url(url).host, "registry-host")
+    for number, url in enumerate(urls, 1):
+        with suppress(RegistryError):
+            names |= _name(parse_url(url).host, f"registry-host-{number}" if number > 1 else "registry-host")
     for number, host in enumerate(dict.fromkeys(hosts), 1):
         names |= _name(host, f"host-{number}")
     pseudonyms = Pseudonyms(network, names)

@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -120,6 +120,7 @@ def run(options: argparse.Namespace) -> int:
 def look(control: Path) -> Iterator[Finding]:
     """All findings, one by one."""
     node, ca, ca_key = None, "", ""
+    urls: Sequence[str]
     try:
         with connect(control) as connection:
             node = RunningNode.ask(connection)
@@ -138,29 +139,31 @@ def look(control: Path) -> Iterator[Finding]:
     if node is None:  # otherwise the node tells this itself
         yield from kernel_findings.ipv6()
         yield from kernel_findings.firewall()
-    url = configured_registry(down.DIRECTORY / OPTION_FILE)
+    configured = configured_registries(down.DIRECTORY / OPTION_FILE)
     if node is not None:
         yield from netcheck.health(node.status)
-        told, ours = node.status["registry"]["url"], node.certificate["ca"]
+        registry, ours = node.status["registry"], node.certificate["ca"]
         ca, ca_key = ours["fingerprint"], ours.get("key_fingerprint", "")
-        if url is None or without_password(url) != told:  # it may have a password, which the node does not tell
-            url = told
+        # They may have passwords, which the node does not tell. An older daemon knows one.
+        known = {without_password(url): url for url in configured}
+        told = [each["url"] for each in registry.get("all", [registry])]
+        urls = [known.get(url, url) for url in told]
+        yield from netcheck.failed_registries(registry, time.time())
     else:
-        certificate = down.certificate()
+        urls, certificate = configured, down.certificate()
         if isinstance(certificate, str):
             yield Finding("fail", "certificate", certificate, "join a network with re6st-conf")
         else:
             ca, ca_key = certificate["ca"]["fingerprint"], certificate["ca"]["key_fingerprint"]
-    if url:
+    if urls:
         try:
-            yield from netcheck.registry(str(parse_url(url)), asyncio.run(ask_registry(url)), ca, ca_key)
+            yield from netcheck.registries(asyncio.run(ask_registries(urls)), ca, ca_key)
         except RegistryError as error:
             yield Finding("fail", "registry", str(error))
         else:
             if node is None and not isinstance(certificate, str):
-                yield from asyncio.run(membership(url, certificate["cn"]))
+                yield from asyncio.run(membership(urls, certificate["cn"]))
     if node is not None:
-        registry = node.status["registry"]
         if not (
             registry.get("refused") or registry.get("likely_refused")
         ):  # otherwise nobody accepts our tunnels, whatever the firewall does
@@ -268,14 +271,15 @@ def has_route(host: str) -> bool:
     return True
 
 
-async def membership(url: str, cn: str) -> list[Finding]:
-    """Whether a registry knows this machine; it proves this only to a user who may read the key. Raises RegistryError
-    for an invalid URL.
+async def membership(urls: Sequence[str], cn: str) -> list[Finding]:
+    """Whether the registries know this machine; they prove this only to a user who may read the key. Raises
+    RegistryError for an invalid URL.
     """
     ca, own, key = (down.DIRECTORY / name for name in ("ca.crt", "cert.crt", "cert.key"))
     try:
-        client = RegistryClient(url, cert.Identity.load(ca, own, key, datetime.now(UTC)))
+        client = RegistryClient(urls, cert.Identity.load(ca, own, key, datetime.now(UTC)))
     except cert.CertError:  # most likely we may not read it
+        url = urls[0]
         unknown = await _is_unknown(url, cn)
         text = f"registry {parse_url(url)}: it does not know {cn}; only a user who may read the key can verify this"
         return list(netcheck.membership(cn, text if unknown else "", proven=False))
@@ -296,6 +300,12 @@ async def _is_unknown(url: str, cn: str) -> bool:
         answer = await http.get(parse_url(url), path, headers, timeout=PATIENCE, limit=ANSWER_LIMIT)
         return answer.status == HTTPStatus.NOT_FOUND
     return False
+
+
+async def ask_registries(urls: Sequence[str]) -> dict[str, list[RegistryAnswer]]:
+    """What each of them answers, by its URL without password. Raises RegistryError for an invalid URL."""
+    names = [str(parse_url(url)) for url in urls]
+    return dict(zip(names, await asyncio.gather(*map(ask_registry, urls)), strict=True))
 
 
 async def ask_registry(url: str) -> list[RegistryAnswer]:
@@ -343,9 +353,9 @@ def without_password(url: str) -> str:
     return ""
 
 
-def configured_registry(path: Path) -> str | None:
-    """The registry in the option file of the package, for a node that does not run."""
+def configured_registries(path: Path) -> Sequence[str]:
+    """The registries in the option file of the package, for a node that does not run."""
     try:
-        return read_options(path).get("registry")
+        return read_options(path).get("registry", [])
     except ConfError:
-        return None
+        return []

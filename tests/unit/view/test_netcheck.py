@@ -188,3 +188,31 @@ def test_a_tunnel_that_loses_large_packets_is_named_with_what_to_do() -> None:
     assert worse.text.startswith("tunnel with 4/16 (tcp, 192.0.2.4): packets of 1500 bytes vanish, those of 64 pass")
     assert "tcp_mtu_probing" in worse.remedy
     assert not list(netcheck.large_packets([])), "nothing was tried"
+
+
+def test_of_several_registries_one_that_does_not_answer_is_a_warning_and_none_is_a_failure() -> None:
+    good, dead = [RegistryAnswer("IPv4", 12.0, "sha256:a")], [RegistryAnswer("IPv4", error="cannot connect.")]
+    found = list(netcheck.registries({"http://a": good, "http://b": dead}, "sha256:a"))
+    assert [(each.level, each.about) for each in found if "http://b" in each.text] == [("warn", "registry")]
+    assert all("http://a" in each.text for each in found if each.level == "ok")
+    found = list(netcheck.registries({"http://a": dead, "http://b": dead}, "sha256:a"))
+    assert [each.level for each in found] == ["fail", "fail"]
+    assert list(netcheck.registries({"http://a": good}, "")) == list(netcheck.registry("http://a", good, ""))
+
+
+def test_registries_that_failed_are_named_with_the_time() -> None:
+    known = [
+        {
+            "url": "http://a",
+            "used": False,
+            "works": False,
+            "failed": 1000,
+            "error": "cannot connect: Connection refused.",
+        },
+        {"url": "http://b", "used": True, "works": True, "failed": None, "error": None},
+    ]
+    asked, failed = netcheck.failed_registries({"url": "http://b", "all": known}, 1120)
+    assert (asked.level, asked.text) == ("ok", "the node asks http://b")
+    assert (failed.level, failed.text) == ("warn", "http://a failed 2 min ago: cannot connect: Connection refused")
+    assert list(netcheck.failed_registries({"url": "http://a", "all": known[:1]}, 1120)) == []
+    assert list(netcheck.failed_registries({"url": "http://a"}, 1120)) == [], "an older daemon knows one"

@@ -290,3 +290,14 @@ def test_by_which_plane_bulk_traffic_goes() -> None:
     assert "bulk         by capacity, 7 routes" in shown(planes=2, active=True, routes=7)
     assert "bulk         by latency, as all else: no nftables" in shown(planes=2, trouble="no nftables")
     assert "bulk         by latency, as all else\n" in shown(planes=2)
+
+
+def test_registries_in_reserve_and_those_that_failed_are_shown() -> None:
+    known = [
+        {"url": "http://a", "used": False, "works": False, "failed": NOW - 120, "error": "no connection within 1 s."},
+        {"url": "http://b", "used": True, "works": True, "failed": None, "error": None},
+        {"url": "http://c", "used": False, "works": True, "failed": NOW - 9000, "error": "cannot connect."},
+    ]
+    shown = text.other_registries({"url": "http://b", "all": known}, NOW)
+    assert shown == ["http://a: failed 2 min ago: no connection within 1 s", "http://c: in reserve"]
+    assert text.other_registries({"url": "http://b"}, NOW) == []

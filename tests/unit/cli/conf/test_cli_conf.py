@@ -75,7 +75,7 @@ def test_the_sample_is_as_re6stnet_takes_it(
     run("--anonymous", "--location", "FR,EU")
     sample = here / "re6stnet.conf"
     values = node_options.parser().parse([f"@{sample}"])
-    assert (values.registry, values.country) == (registry.url, "FR")
+    assert (values.registry, values.country) == ([registry.url], "FR")
     # The options it only suggests are good ones, too; a comment of words has a blank after its #.
     sample.write_text(re.sub(r"^#(?=\S)", "", sample.read_text(), flags=re.MULTILINE))
     values = node_options.parser().parse([f"@{sample}"])
@@ -268,3 +268,14 @@ def test_a_ca_without_a_network(run: RunConf, registry: Registry, here: Path, ca
     assert result.code == 1
     assert "contains no IPv6 prefix" in result.err
     assert names(here) == []
+
+
+def test_several_registries_are_asked_in_turn_and_written_down(
+    run: RunConf, registry: Registry, here: Path, key: rsa.RSAPrivateKey
+) -> None:
+    save_key(here, key)
+    result = run("--registry", "http://127.0.0.1:1/", "--registry", registry.url, "--anonymous", url="")
+    assert result.code == 0
+    lines = (here / "re6stnet.conf").read_text().splitlines()
+    assert lines[:2] == ["registry http://127.0.0.1:1/", f"registry {registry.url}"]
+    assert run(*["--registry", registry.url] * 9, "--anonymous", url="").code == 2

@@ -381,11 +381,13 @@ def test_rekey_after_somebody_else(play: Play) -> None:
 def test_the_options_are_read_as_re6stnet_reads_them(tmp_path: Path) -> None:
     options = tmp_path / "re6stnet.conf"
     options.write_text(
-        "# registry http://old/\n#key /old\nregistry http://u:p#w@h/\ncert /etc/my#dir/cert.crt\nca '/a b'\n"
+        "# registry http://old/\n#key /old\nregistry http://u:p#w@h/\nregistry http://h2/\n"
+        "cert /etc/my#dir/cert.crt\nca '/a b'\n"
     )
     found = read_options(options)
-    assert found == {"registry": "http://u:p#w@h/", "cert": "/etc/my#dir/cert.crt", "ca": "/a b"}
+    urls = ["http://u:p#w@h/", "http://h2/"]
+    assert found == {"registry": urls, "cert": ["/etc/my#dir/cert.crt"], "ca": ["/a b"]}
     parser = OptionParser("re6stnet", "")
     for name in found:
-        parser.add_argument(f"--{name}")
+        parser.add_argument(f"--{name}", action="append")
     assert vars(parser.parse([f"@{options}"])) == found

@@ -248,14 +248,14 @@ def test_netcheck_of_a_node_that_does_not_run_tells_it_to_enrol_only_if_the_regi
     async def test(member: Member) -> None:
         await member.join()
         monkeypatch.setattr(down, "DIRECTORY", member.here)
-        assert await netcheck.membership(member.url, "1/16") == []
+        assert await netcheck.membership([member.url], "1/16") == []
         await member.world.call("revoke", cn_or_serial="1/16")
-        (found,) = await netcheck.membership(member.url, "1/16")
+        (found,) = await netcheck.membership([member.url], "1/16")
         assert found.text == REVOKED
         between = Between(member.world.port)
         async with between.serving() as url:
             between.replayed = [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"]
-            (found,) = await netcheck.membership(url, "1/16")
+            (found,) = await netcheck.membership([url], "1/16")
         assert "404 Not Found, and nothing proves that the registry said so" in found.text
         assert "re6st-conf" not in found.text + found.remedy
 

@@ -530,3 +530,25 @@ def test_what_breaks_a_node_that_ran_does_not_keep_systemd_from_starting_it_agai
     monkeypatch.setattr("re6st.cli.node.main.Node", lambda config: FailingNode(error, started))
     monkeypatch.setattr("re6st.cli.node.main.Successor.listen", lambda self: None)
     assert run(tmp_path) == status
+
+
+def test_several_registries(tmp_path: Path) -> None:
+    """On the command line they replace those of the file, as the last one did that was given to the older software."""
+    (tmp_path / "re6stnet.conf").write_text("registry http://a.example.com/\nregistry http://b.example.com/\n")
+    file = f"@{tmp_path}/re6stnet.conf"
+    others = [word for word in BASE if "192.0.2.1" not in word and word != "--registry"]
+    p = parser()
+    made = configuration(p, p.parse([file, *others]))
+    assert (made.registry, made.other_registries) == ("http://a.example.com/", ("http://b.example.com/",))
+    p = parser()
+    made = configuration(p, p.parse([file, *others, "--registry=http://c.example.com/"]))
+    assert (made.registry, made.other_registries) == ("http://c.example.com/", ())
+
+
+@pytest.mark.parametrize("words", [["--registry", "ftp://x/"], ["--registry", "http://x/"] * 9])
+def test_registries_that_cannot_be(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    p = parser()
+    with pytest.raises(SystemExit) as raised:
+        configuration(p, p.parse([*BASE, *words]))
+    assert raised.value.code == 2
+    assert "registry" in capsys.readouterr().err

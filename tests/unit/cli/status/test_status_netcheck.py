@@ -174,7 +174,7 @@ def test_who_may_not_read_the_key_is_told_what_the_registry_answers_and_not_to_e
     monkeypatch.setattr(down, "DIRECTORY", tmp_path)
 
     async def test(url: str) -> None:
-        found = await netcheck.membership(url, "1/16")
+        found = await netcheck.membership([url], "1/16")
         assert bool(found) is refused
         for each in found:
             said = "it does not know 1/16; only a user who may read the key can verify this"
