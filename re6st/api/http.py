@@ -23,6 +23,7 @@ from aiohttp import __version__ as aiohttp_version
 from aiohttp import web
 
 from re6st.api import front_page, openapi
+from re6st.api.health import RETRY_AFTER, Health
 from re6st.core.limits.crowd import Crowd
 from re6st.core.registry.origins import (
     Origins,
@@ -105,6 +106,7 @@ class HttpServer:
         self._origins = Origins(origins)
         self._names = frozenset(name.lower() for name in names)
         self._operators = operators
+        self._health = Health(registry.resources.repository, time.monotonic)
         self.observed: Callable[[str, int, float], None] = lambda method, status, seconds: None
         """Is told of each call: its method (`request` if there is no such method), the status of the answer, the
         seconds it took.
@@ -198,6 +200,9 @@ class HttpServer:
         if (page := front_page.response(request.raw_path)) is not None:
             page.force_close()
             return name, page
+        if (state := await self._health.response(request.raw_path)) is not None:
+            state.force_close()
+            return "health", state
         try:
             method, arguments = parse_target(request.raw_path)
             name = method.name
@@ -208,7 +213,9 @@ class HttpServer:
             refusal.headers.update(error.headers)
             return name, refusal
         except RepositoryError as error:
-            return name, self._refuse(request, name, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            refusal = self._refuse(request, name, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            refusal.headers.update(RETRY_AFTER)
+            return name, refusal
         except Exception as error:
             logger.debug("%s", name, exc_info=True)
             reason = f"{type(error).__name__}: {error}"
