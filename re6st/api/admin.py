@@ -107,13 +107,25 @@ class Admin:
             unseen_since=None if unseen is None else now - unseen,
         )
         after = arguments.text("after") or ""
+        online = arguments.integer("online", 0, 1)
         arguments.end()
+        presence = self._registry.presence
         if not after:
             await self._registry.seen.try_flush()
+            await presence.fresh()
+            await presence.try_flush()
+        if online is not None and presence.sight.online is None:
+            raise AdminError(
+                Status.FAILED,
+                "nobody knows who is online: no babeld answers beside the registry. Start the registry's own node, and"
+                " check that --run is its run directory.",
+            )
         page = await self._repository.browse(
-            lambda lists: report.nodes(lists, self._network, wanted, after, self._page_limit)
+            lambda lists: report.nodes(lists, self._network, wanted, after, self._page_limit, presence)
         )
-        return _listed("nodes", page)
+        if online is None:
+            return _listed("nodes", page)
+        return _listed("nodes", Page([node for node in page.records if node["online"] == bool(online)], page.next))
 
     async def _node(self, arguments: Arguments) -> Record:
         target = arguments.required("target")
@@ -122,8 +134,11 @@ class Admin:
 
     async def _find(self, target: str) -> Record:
         await self._registry.seen.try_flush()
+        presence = self._registry.presence
+        await presence.fresh()
+        await presence.try_flush()
         try:
-            found = await self._repository.browse(lambda lists: report.find(lists, self._network, target))
+            found = await self._repository.browse(lambda lists: report.find(lists, self._network, target, presence))
         except ValueError:
             raise AdminError(
                 Status.USAGE, f"{target!r} is not a CN such as 120/16, a serial of a certificate or an IPv6 address"

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from re6st import PROTOCOL, __version__
+from re6st.core.prefix import Prefix
 from re6st.core.telemetry.metrics import REGISTRY, Durations, MetricsPage
 from re6st.core.wire.params import version_number
 from re6st.keys import pki
@@ -64,14 +65,15 @@ class RegistryMetrics:
             page.add("re6st_registry_http_requests_total", count, method, status)
         for method, durations in self._durations.items():
             page.add("re6st_registry_http_request_duration_seconds", durations, method)
-        self._add_figures(page, await self._read())
+        online = await self._online()
+        self._add_figures(page, await self._read(), online)
         totals = self._registry.events.totals
         page.add_all(
             "re6st_registry_certificates_issued_total", [(name, totals[kind]) for name, kind in _ISSUED.items()]
         )
         page.add_all("re6st_registry_events_total", [(kind.value, totals[kind]) for kind in EventKind])
         page.add("re6st_registry_ca_not_after_timestamp_seconds", pki.end_of(self._trust.ca).timestamp())
-        page.add("re6st_registry_nodes_online", await self._online())
+        page.add("re6st_registry_nodes_online", None if online is None else len(online))
         with suppress(ContentError):
             own = await self._repository.read(own_node)
             page.add("re6st_registry_own_node_certified", None if own is None else int(own.certified))
@@ -83,7 +85,7 @@ class RegistryMetrics:
         page.add("re6st_registry_database_bytes", await self._repository.size())
         return self._write(page)
 
-    def _add_figures(self, page: MetricsPage, figures: Figures) -> None:
+    def _add_figures(self, page: MetricsPage, figures: Figures, online: frozenset[Prefix] | None) -> None:
         page.add_all("re6st_registry_certificates", figures.certificates.items())
         page.add("re6st_registry_certificate_earliest_not_after_timestamp_seconds", figures.earliest)
         page.add_all("re6st_registry_tokens", figures.tokens.items())
@@ -94,11 +96,14 @@ class RegistryMetrics:
             page.add("re6st_registry_nodes_by_version", count, version, protocol)
         for prefix, seen in figures.seen:
             page.add("re6st_registry_node_last_seen_timestamp_seconds", seen, prefix.cn)
+            page.add("re6st_registry_node_online", None if online is None else int(prefix in online), prefix.cn)
+        page.add("re6st_registry_nodes_gone", None if online is None else figures.gone)
 
     async def _read(self) -> Figures:
         now = time.monotonic()
         if self._figures is None or now - self._figures[0] > FRESH:
             await self._registry.seen.try_flush()
+            await self._registry.presence.try_flush()
             figures = await self._repository.browse(self._look)
             self._figures = now, figures
         return self._figures[1]
@@ -108,12 +113,11 @@ class RegistryMetrics:
         seen_limit = NODES_LIMIT if self._per_node else 0
         return lists.figures(now, int(now) + EXPIRING, int(now) - ACTIVE, self._grace, seen_limit)
 
-    async def _online(self) -> int | None:
-        """How many nodes have a route, including the registry's own; None if no babeld answers."""
+    async def _online(self) -> frozenset[Prefix] | None:
+        """The nodes that are online, with the registry's own; None if no babeld answers."""
         with suppress(TimeoutError):
             async with asyncio.timeout(ROUTES_TIME):
-                routes = await self._registry.node.routes()
-                return None if routes is None else len(routes) + 1
+                return (await self._registry.presence.fresh()).online
         return None
 
 

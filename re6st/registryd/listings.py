@@ -13,6 +13,7 @@ from typing import Any
 
 from re6st import cert
 from re6st.core.prefix import Prefix, PrefixError, address, address_bits, subnet
+from re6st.registryd.presence import PresenceService
 from re6st.registryd.records import ListedNode, NodeFilter, NodeSearch
 from re6st.registryd.repository import Lists
 
@@ -49,14 +50,26 @@ def relative(when: str | None, now: float | None = None) -> str:
     return f"in {text}" if distance > 0 else f"{text} ago"
 
 
-def nodes(lists: Lists, network: IPv6Network, wanted: NodeFilter, after: str, limit: int = PAGE_LIMIT) -> Page:
+def lasting(when: str | None, now: float | None = None) -> str:
+    """How long something lasts that began then: `3 days`."""
+    return relative(when, now).removesuffix(" ago")
+
+
+def nodes(
+    lists: Lists,
+    network: IPv6Network,
+    wanted: NodeFilter,
+    after: str,
+    limit: int = PAGE_LIMIT,
+    presence: PresenceService | None = None,
+) -> Page:
     """Nodes in the order of their addresses, after the prefix `after` in bits."""
     own = lists.registry_prefix()
     found = lists.nodes(wanted, after, limit)
-    return _page([node_record(node, network, own) for node in found], "prefix", limit)
+    return _page([node_record(node, network, own, presence) for node in found], "prefix", limit)
 
 
-def find(lists: Lists, network: IPv6Network, target: str) -> Record | None:
+def find(lists: Lists, network: IPv6Network, target: str, presence: PresenceService | None = None) -> Record | None:
     """The node with a CN, with the serial of its certificate or of an older one, or with an address in its subnet.
 
     Raises ValueError if the text is none of these.
@@ -68,7 +81,7 @@ def find(lists: Lists, network: IPv6Network, target: str) -> Record | None:
         node = next(filter(None, map(lists.node, candidates)), None)
     if node is None:
         return None
-    record = node_record(node, network, lists.registry_prefix())
+    record = node_record(node, network, lists.registry_prefix(), presence)
     return record | {"older_serials": lists.older_serials(node.prefix)}
 
 
@@ -136,8 +149,13 @@ def _page(records: list[Record], key: str, limit: int) -> Page:
     return Page(records, str(records[-1][key]) if len(records) == limit else None)
 
 
-def node_record(node: ListedNode, network: IPv6Network, own: Prefix | None) -> Record:
-    """A node as JSON; `own` is the registry's own node."""
+def node_record(
+    node: ListedNode, network: IPv6Network, own: Prefix | None, presence: PresenceService | None = None
+) -> Record:
+    """A node as JSON; `own` is the registry's own node. Without `presence`, it is not known whether it is online."""
+    there = None if presence is None else presence.sight.online
+    online = None if there is None else node.prefix in there
+    since = None if presence is None else iso(presence.since(node.prefix, node))
     return {
         "cn": node.prefix.cn,
         "prefix": node.prefix.bits,
@@ -150,6 +168,9 @@ def node_record(node: ListedNode, network: IPv6Network, own: Prefix | None) -> R
         "expires": iso(node.not_after),
         "revoked": node.revoked,
         "registry": node.prefix == own,
+        "online": online,
+        "online_since": since if online else None,
+        "offline_since": since if online is False else None,
         "seen": iso(node.seen),
         "version": node.software or None,
         "protocol": node.protocol,

@@ -20,6 +20,7 @@ from re6st.registryd.local_node import LocalNode
 from re6st.registryd.mesh_view import MeshView
 from re6st.registryd.others import OtherRegistries
 from re6st.registryd.parameters import ParameterService, first_time
+from re6st.registryd.presence import EarlierStays, PresenceService, earlier_stays
 from re6st.registryd.records import StoredEvent
 from re6st.registryd.rekey import KeyChanges
 from re6st.registryd.repository import NotFound, Queries
@@ -34,13 +35,14 @@ class Beginning:
 
     marks: Marks
     events: Sequence[StoredEvent]
+    stays: EarlierStays
 
 
 async def beginning_of(resources: Resources) -> Beginning:
     """Read it from the repository. Raises RepositoryError."""
 
     def begin(queries: Queries) -> Beginning:
-        return Beginning(first_time(queries, resources.clocks.wall()), stored_events(queries))
+        return Beginning(first_time(queries, resources.clocks.wall()), stored_events(queries), earlier_stays(queries))
 
     return await resources.repository.read(begin)
 
@@ -60,6 +62,7 @@ class Parts:
         self.served = Served()
         self.parameter_service = ParameterService(resources, self.mesh, beginning.marks)
         self.seen = CallsSeen(repository, clock, self.parameter_service.review)
+        self.presence = PresenceService(repository, node, self.mesh, self.parameter_service, clock, beginning.stays)
         self.keys = KeyChanges(resources, self.parameter_service, self.sessions, self.events)
         self.restored = Restored(resources, self.parameter_service, self.events)
         self.greeter = Greeter(authority, resources.clocks.monotonic)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from re6st.core.prefix import Prefix
+from re6st.core.registry.presence import Stay
+
+GONE_AFTER, GONE_UNTIL = 600, 86400
+"""A node is gone if it is offline for so many seconds, but not for longer than so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class ListedNode:
     software: str | None
     extensions: tuple[str, ...]
     tags: tuple[str, ...]
+    stay: Stay | None = None
+    """Since when it is online or offline, as it was written last; None: it was never there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +201,5 @@ class Figures:
     """How many nodes that called lately have a software and a protocol, the most frequent first."""
     seen: tuple[tuple[Prefix, int], ...]
     """When nodes last called, in the order of their addresses."""
+    gone: int
+    """How many nodes went offline within the last day, and are away for ten minutes (GONE_AFTER, GONE_UNTIL)."""

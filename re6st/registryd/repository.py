@@ -20,6 +20,7 @@ from cryptography import x509
 
 from re6st.core.prefix import Prefix
 from re6st.core.registry.clock import Marks
+from re6st.core.registry.presence import Stay
 from re6st.core.routing.babel_keys import KeyState
 from re6st.registryd.records import (
     Figures,
@@ -113,6 +114,9 @@ class Queries(Protocol):
     def without(self, extension: str, now: float) -> list[Prefix]:
         """The nodes with a valid certificate that have never called, or do not announce this extension."""
 
+    def stays(self) -> list[Stay]:
+        """The nodes that are online, and since when."""
+
     def marks(self) -> Marks | None:
         """The stored times of the clock."""
 
@@ -196,6 +200,9 @@ class Changes(Queries, Protocol):
 
     def mark_seen(self, calls: Sequence[LastCall]) -> None:
         """Store calls of nodes; those of nodes without a certificate are ignored."""
+
+    def mark_stays(self, stays: Sequence[Stay]) -> None:
+        """Store since when nodes are online or offline; those without a certificate are ignored."""
 
     def replace_events(self, kind: str, events: Sequence[StoredEvent]) -> None:
         """Keep these events of a kind, and no others."""

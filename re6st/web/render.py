@@ -12,13 +12,25 @@ from urllib.parse import urlencode
 import jinja2
 
 from re6st import __version__
-from re6st.registryd.listings import relative
+from re6st.registryd.listings import lasting, relative
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 
 CSV_COLUMNS = (
-    *("cn", "subnet", "address", "email", "online", "seen", "version", "protocol", "tunnels"),
+    *(
+        "cn",
+        "subnet",
+        "address",
+        "email",
+        "online",
+        "online_since",
+        "offline_since",
+        "seen",
+        "version",
+        "protocol",
+        "tunnels",
+    ),
     *("issued", "expires", "serial", "revoked", "tags"),
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -37,7 +49,7 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._environment.filters |= {"ago": relative, "query": query}
+        self._environment.filters |= {"ago": relative, "lasting": lasting, "query": query}
         self._environment.globals |= {"release": __version__}
 
     def page(self, name: str, values: Mapping[str, Any]) -> str:

@@ -204,6 +204,7 @@ class Views:
     async def nodes(self, query: NodeQuery) -> Record:
         """One page of nodes."""
         await self._registry.seen.try_flush()
+        await self._registry.presence.try_flush()
         record = await self._browse(partial(self._nodes, query=query, now=int(self._clock())))
         pages = max(1, math.ceil(record["total"] / query.limit))
         online_known = self.watch.picture.online is not None
@@ -217,10 +218,9 @@ class Views:
         )
         total, found = lists.select_nodes(wanted)
         own, peers = lists.registry_prefix(), self._degrees()
-        nodes = [report.node_record(node, self._network, own) for node in found]
+        nodes = [report.node_record(node, self._network, own, self._registry.presence) for node in found]
         for node in nodes:
             prefix = Prefix.from_bits(node["prefix"])
-            node["online"] = self.watch.picture.is_online(prefix)
             node["tunnels"] = None if self.watch.picture.crawled is None else peers.get(prefix, 0)
             node["older"] = _is_older(node)
         return {"total": total, "nodes": nodes}
@@ -237,7 +237,7 @@ class Views:
         node = (await self.admin.call("node", {"target": cn}))["node"]
         prefix = Prefix.from_bits(node["prefix"])
         picture = self.watch.picture
-        online = picture.is_online(prefix)
+        online = node["online"]
         addresses = []
         if ask and online:
             endpoints = await self._registry.mesh.addresses(prefix, ADDRESS_TIME)
@@ -260,7 +260,6 @@ class Views:
                 pass  # shown as unknown; `re6st-registry check` tells
         extra = {
             "subject": subject,
-            "online": online,
             "refused": prefix in picture.claims.refused,
             "by_capacity": picture.is_by_capacity(prefix),
             "older": _is_older(node),

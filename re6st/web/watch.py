@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from re6st.core.prefix import Prefix
-from re6st.core.routing.regions import region_of
 from re6st.core.routing.told_claims import ToldClaims
 from re6st.registry import Registry
 from re6st.registryd.events import EventKind, Events
-from re6st.registryd.repository import NotFound, RepositoryError
 
 logger = logging.getLogger("web")
 
@@ -143,9 +141,8 @@ class Watch:
 
     async def _look_at_routes(self) -> None:
         before = self.picture
-        own, regions = await self._own_and_regions()
-        routes = None if own is None else await self._registry.node.routes()
-        online = None if routes is None or own is None else _online(own, routes, before.answered, regions)
+        sight = await self._registry.presence.look()
+        own, regions, online = sight.own, sight.regions, sight.online
         if (online, own) != (before.online, before.own):
             self._stale.set()
             if online is not None and before.online is not None:
@@ -193,13 +190,6 @@ class Watch:
                 EventKind.CLAIM, f"the subnet of the registry's node is announced by another, by way of {names}"
             )
 
-    async def _own_and_regions(self) -> tuple[Prefix | None, int]:
-        try:
-            parameters = await self._registry.parameter_service.parameters()
-        except (NotFound, RepositoryError):
-            return None, 0  # there is no certificate yet
-        return parameters.registry_prefix, parameters.regions
-
     # --- tunnels ---
 
     async def _follow_tunnels(self) -> None:
@@ -227,6 +217,7 @@ class Watch:
         graph = await self._mesh.topology(own, self.picture.regions)
         answered = frozenset(Prefix.from_cn(cn) for cn in graph.pop("", ()))
         tunnels = frozenset((Prefix.from_cn(cn), Prefix.from_cn(peer)) for cn, peers in graph.items() for peer in peers)
+        self._registry.presence.note_answers(answered)
         before = self.picture
         self.picture = replace(before, tunnels=tunnels, answered=answered, crawled=self._clock())
         if (tunnels, answered) != (before.tunnels, before.answered):
@@ -236,12 +227,3 @@ class Watch:
         self.picture = replace(self.picture, revision=self.picture.revision + 1)
         self._changed.set()
         self._changed.clear()  # all that wait are woken anyway
-
-
-def _online(own: Prefix, routes: Iterable[Prefix], answered: frozenset[Prefix], regions: int) -> frozenset[Prefix]:
-    """The nodes with a route; and those that answered, of regions with one."""
-    found = frozenset((own, *routes))
-    if not regions:
-        return found
-    elsewhere = (prefix for prefix in answered if region_of(prefix, regions) in found)
-    return frozenset((*(prefix for prefix in found if prefix.length != regions), *elsewhere))

@@ -258,10 +258,10 @@ async def _all(operations: Operations, operation: str, arguments: Mapping[str, A
 
 async def _nodes(operations: Operations, options: argparse.Namespace) -> Record:
     if options.cn is not None:
-        if options.email or options.expiring or options.unseen or options.tag:
+        if options.email or options.expiring or options.unseen or options.tag or options.online is not None:
             options.error("CN names one node, so it cannot be combined with a filter")
         return {"nodes": [(await operations.call("node", {"target": options.cn}))["node"]]}
-    wanted = {"email": options.email, "expiring": options.expiring, "unseen": options.unseen}
+    wanted = {"email": options.email, "expiring": options.expiring, "unseen": options.unseen, "online": options.online}
     found = await _all(operations, "nodes", wanted)
     return {"nodes": [node for node in found if set(options.tag) <= set(node["tags"])]}
 
@@ -382,6 +382,9 @@ def _nodes_options(parser: OptionParser) -> None:
     add("--unseen", metavar="TIME", type=duration, help="only nodes that have not called for this time, e.g. 7d")
     add("--email", metavar="EMAIL", help="only nodes with this e-mail address")
     add("--tag", metavar="TAG", action="append", default=[], help="only nodes with this tag; may be given again")
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--online", dest="online", action="store_const", const=1, help="only nodes that are online")
+    either("--offline", dest="online", action="store_const", const=0, help="only nodes that are offline")
 
 
 def _tag_options(parser: OptionParser) -> None:

@@ -242,6 +242,7 @@ async def _serve(
                 group.create_task(registry.parameter_service.run(), name="clean-up"),
                 *(group.create_task(server.run(), name="connections") for server, _ in servers),
                 group.create_task(registry.seen.run(), name="seen"),
+                group.create_task(registry.presence.run(), name="presence"),
                 group.create_task(registry.event_log.run(), name="events"),
                 group.create_task(registry.others.run(), name="other registries"),
                 group.create_task(registry.restored.run(config.run / CONTROL_SOCKET), name="restored copies"),
@@ -260,6 +261,7 @@ async def _serve(
         for server, _ in servers:
             await server.stop()
         await registry.seen.try_flush()
+        await registry.presence.try_flush()
         await registry.event_log.try_flush()
         await registry.parameter_service.stop()
         notifier.close()

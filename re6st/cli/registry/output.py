@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from re6st.api.invitation import printed
 from re6st.cli.terminal import has_colour
-from re6st.registryd.listings import Record, relative
+from re6st.registryd.listings import Record, lasting, relative
 from re6st.registryd.sqlite.check import Report
 from re6st.view import screen
 from re6st.view.dot import digraph
@@ -61,6 +61,16 @@ def _when(when: str | None) -> str:
     return "-" if when is None else f"{when}, {relative(when)}"
 
 
+def _state(node: Record, now: float | None = None) -> str | None:
+    """How long a node is online or offline: `online 3 days`; None: nobody knows."""
+    if node["online"] is None:
+        return None
+    since = node["online_since"] or node["offline_since"]
+    if since is None:
+        return "online" if node["online"] else "never online"
+    return f"{'online' if node['online'] else 'offline'} {lasting(since, now)}"
+
+
 def _software(node: Record) -> str:
     if node["protocol"] is None:
         return "-"
@@ -76,10 +86,11 @@ def nodes(record: Record, options: argparse.Namespace) -> str:
         return _node(record["nodes"][0])
     now = time.time()
     return table(
-        ("CN", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "SEEN", "VERSION", "TAGS"),
+        ("CN", "STATE", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "LAST CALL", "VERSION", "TAGS"),
         (
             (
-                *(node["cn"], node["subnet"], node["address"], node["email"], (node["issued"] or "-")[:10]),
+                *(node["cn"], _state(node, now), node["subnet"], node["address"]),
+                *(node["email"], (node["issued"] or "-")[:10]),
                 relative(node["expires"], now) + (" (revoked)" if node["revoked"] else ""),
                 *(relative(node["seen"], now), _software(node), " ".join(node["tags"])),
             )
@@ -102,7 +113,9 @@ def _node(node: Record) -> str:
             ("older", older or None),
             ("issued", _when(node["issued"])),
             ("expires", _when(node["expires"])),
-            ("seen", _when(node["seen"])),
+            ("state", _state(node)),
+            ("since", node["online_since"] or node["offline_since"]),
+            ("last call", _when(node["seen"])),
             ("version", f"{node['version'] or '-'} (protocol {node['protocol']})" if node["protocol"] else None),
             ("extensions", " ".join(node["extensions"]) or "none" if node["extensions"] is not None else None),
         ]

@@ -171,6 +171,12 @@ REGISTRY: Mapping[str, Family] = {
     "re6st_registry_prefixes_free": Family("gauge", "Free prefixes, by their length in bits.", ("length",)),
     "re6st_registry_prefixes_free_ratio": Family("gauge", "Fraction of the network's addresses that is free."),
     "re6st_registry_nodes_online": Family("gauge", "Nodes to which there is a route."),
+    "re6st_registry_nodes_gone": Family(
+        "gauge", "Nodes that were online in the last day, and have been offline for ten minutes."
+    ),
+    "re6st_registry_node_online": Family(
+        "gauge", "1 if a node is online, 0 if it is offline (only with --metrics-per-node).", ("cn",)
+    ),
     "re6st_registry_nodes_by_version": Family(
         "gauge", "Nodes that called in the last 30 days, by version.", ("version", "protocol")
     ),

@@ -93,6 +93,7 @@ class CertificateCalls:
         logger.info("certificate %d issued for %s", issued.serial, issued.prefix)
         self._parts.events.note(EventKind.ENROLLED, f"certificate {issued.serial}, from {call.address}", issued.prefix)
         self._parts.served.forget(issued.prefix)
+        self._parts.presence.forget(issued.prefix)
         await self._parts.sessions.drop(issued.prefix)
         if news:
             await self._parts.parameter_service.changed()
@@ -189,6 +190,7 @@ class CertificateCalls:
             await self._repository.change(by_cn)
             await self._parts.sessions.drop(prefix)
             self._parts.served.forget(prefix)
+            self._parts.presence.forget(prefix)
         logger.warning("revoked: %s", text)
         why = f": {reason}" if reason else ""
         what = f"certificate {text}" if text.isdigit() else f"node {text}"

@@ -18,6 +18,7 @@ from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import AllocationError, Edits
 from re6st.core.registry.clock import Marks
+from re6st.core.registry.presence import Stay
 from re6st.core.routing.babel_keys import KeyState
 from re6st.keys import pki
 from re6st.registryd.postgresql.free_space import StoredAllocator, StoredNumbers
@@ -298,6 +299,15 @@ class PostgresChanges(PostgresQueries):
         return self._execute("DELETE FROM token WHERE digest = %s", self._digest(token)) > 0
 
     # --- notes ---
+
+    def mark_stays(self, stays: Sequence[Stay]) -> None:
+        """Store since when nodes are online or offline; those without a certificate are ignored."""
+        for stay in stays:
+            self._execute(
+                "INSERT INTO stay SELECT prefix, %s, %s FROM certificate WHERE prefix = %s ON CONFLICT (prefix)"
+                " DO UPDATE SET online = excluded.online, since = excluded.since",
+                *(stay.online, stay.since, stay.prefix.bits),
+            )
 
     def set_tags(self, prefix: Prefix, tags: Sequence[str]) -> None:
         """Store the tags of a node, in place of those that it had. Raises NotFound."""

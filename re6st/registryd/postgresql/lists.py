@@ -6,9 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from re6st.core.prefix import Prefix
+from re6st.core.registry.presence import Stay
 from re6st.core.wire.extensions import Extension
 from re6st.registryd.postgresql.queries import PostgresQueries, storable
 from re6st.registryd.records import (
+    GONE_AFTER,
+    GONE_UNTIL,
     Figures,
     ListedNode,
     ListedToken,
@@ -25,11 +28,11 @@ TOP_SOFTWARE = 20
 
 _FROM = (
     " FROM certificate AS c LEFT JOIN seen AS s ON s.prefix = c.prefix LEFT JOIN revoked AS r ON r.serial = c.serial "
-    "LEFT JOIN tags AS t ON t.prefix = c.prefix "
+    "LEFT JOIN tags AS t ON t.prefix = c.prefix LEFT JOIN stay AS y ON y.prefix = c.prefix "
 )
 _NODES = (
     "SELECT c.prefix, c.email, c.pem, c.serial, c.number, c.not_after, r.serial IS NOT NULL, s.date, s.protocol,"
-    " s.software, s.extensions, t.names" + _FROM
+    " s.software, s.extensions, t.names, y.online, y.since" + _FROM
 )
 """The columns that `_node` needs."""
 _NAMES = "SELECT c.prefix, c.email, s.software FROM certificate AS c LEFT JOIN seen AS s ON s.prefix = c.prefix "
@@ -194,6 +197,10 @@ class PostgresLists(PostgresQueries):
             free=dict(free),
             software={(name, protocol): total for name, protocol, total in software},
             seen=tuple((Prefix.from_bits(bits), date) for bits, date in seen),
+            gone=self.one(
+                "SELECT count(*) FROM stay WHERE NOT online AND since BETWEEN %s AND %s",
+                *(moment - GONE_UNTIL, moment - GONE_AFTER),
+            )[0],
         )
 
     def _rows(self, statement: str, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
@@ -206,9 +213,10 @@ def _filled(wanted: NodeFilter) -> dict[str, object]:
 
 
 def _node(row: tuple[Any, ...]) -> ListedNode:
-    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags = row
+    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags, online, since = row
+    prefix = Prefix.from_bits(bits)
     return ListedNode(
-        Prefix.from_bits(bits),
+        prefix,
         email,
         bytes(pem, "ascii"),
         serial,
@@ -218,6 +226,7 @@ def _node(row: tuple[Any, ...]) -> ListedNode:
         *(seen, protocol, software),
         tuple((names or "").split()),
         tuple((tags or "").split()),
+        None if online is None else Stay(prefix, online, since),
     )
 
 

@@ -74,6 +74,12 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         # Sessions of nodes (call_sessions.py), which need not outlive a crash: they are in no log, and on no replica.
         'CREATE UNLOGGED TABLE session (prefix text COLLATE "C" PRIMARY KEY, state bytea NOT NULL)',
     ),
+    (
+        # Since when a node is online, or when one that is not was there last.
+        """CREATE TABLE stay (
+  prefix text COLLATE "C" PRIMARY KEY REFERENCES certificate ON DELETE CASCADE, online boolean NOT NULL,
+  since bigint NOT NULL)""",
+    ),
 )
 """The statements of each migration; its number is its place, from 1 on. Those that were released are never changed."""
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from re6st.core.prefix import Prefix
+from re6st.core.registry.presence import Stay
 from re6st.core.wire.extensions import Extension
 from re6st.registryd.records import (
+    GONE_AFTER,
+    GONE_UNTIL,
     Figures,
     ListedNode,
     ListedToken,
@@ -36,11 +39,12 @@ TOP_SOFTWARE = 20
 _FROM = """
 FROM re6st_issued AS i JOIN cert AS c USING (prefix) LEFT JOIN re6st_seen AS s USING (prefix)
 LEFT JOIN re6st_extensions AS e ON e.prefix = s.prefix AND e.date = s.date
-LEFT JOIN crl ON crl.serial = i.serial LEFT JOIN re6st_tags AS t USING (prefix) """
+LEFT JOIN crl ON crl.serial = i.serial LEFT JOIN re6st_tags AS t USING (prefix)
+LEFT JOIN re6st_stay AS y USING (prefix) """
 
 _NODES = (
     "SELECT i.prefix, c.email, c.cert, i.serial, i.number, i.not_after, crl.serial, s.date, s.protocol, s.software,"
-    " e.names, t.names" + _FROM
+    " e.names, t.names, y.online, y.since" + _FROM
 )
 """The columns that `_node` needs."""
 
@@ -215,13 +219,18 @@ class ListRows(SqlQueries):
             free=dict(free.fetchall()),
             software={(name, protocol): total for name, protocol, total in software},
             seen=tuple((Prefix.from_bits(bits), date) for bits, date in seen),
+            gone=self._one(
+                "SELECT count(*) FROM re6st_stay WHERE NOT online AND since BETWEEN ? AND ?",
+                *(int(now) - GONE_UNTIL, int(now) - GONE_AFTER),
+            )[0],
         )
 
 
 def _node(row: tuple[Any, ...]) -> ListedNode:
-    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags = row
+    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags, online, since = row
+    prefix = Prefix.from_bits(bits)
     return ListedNode(
-        Prefix.from_bits(bits),
+        prefix,
         email,
         pem_of(pem),
         serial,
@@ -231,6 +240,7 @@ def _node(row: tuple[Any, ...]) -> ListedNode:
         *(seen, protocol, software),
         tuple((names or "").split()),
         tuple((tags or "").split()),
+        None if online is None else Stay(prefix, bool(online), since),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import astuple
 
 from re6st.core.prefix import Prefix
 from re6st.core.registry.clock import Marks
+from re6st.core.registry.presence import Stay
 from re6st.core.routing.babel_keys import KeyState
 from re6st.registryd.records import LastCall, StoredEvent
 from re6st.registryd.repository import NotFound
@@ -42,6 +43,14 @@ class Notes(SqlQueries):
         self._db.executemany(
             "INSERT OR REPLACE INTO re6st_extensions SELECT ?1, ?2, ?3" + known,
             ((call.prefix.bits, call.date, call.extensions) for call in calls if call.extensions),
+        )
+
+    def mark_stays(self, stays: Sequence[Stay]) -> None:
+        """Store since when nodes are online or offline; those without a certificate are ignored."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO re6st_stay SELECT ?1, ?2, ?3"
+            " WHERE EXISTS (SELECT 1 FROM re6st_issued WHERE prefix = ?1)",
+            ((stay.prefix.bits, stay.online, stay.since) for stay in stays),
         )
 
     def set_tags(self, prefix: Prefix, tags: Sequence[str]) -> None:

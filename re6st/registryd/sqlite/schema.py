@@ -56,6 +56,13 @@ OUR_SCHEMA = (
   prefix TEXT PRIMARY KEY NOT NULL, date INTEGER NOT NULL, names TEXT NOT NULL)""",
     """CREATE TRIGGER IF NOT EXISTS re6st_extensions_delete AFTER DELETE ON re6st_seen BEGIN
   DELETE FROM re6st_extensions WHERE prefix = OLD.prefix; END""",
+    # Since when a node is online, or when one that is not was there last (presence.py).
+    """CREATE TABLE IF NOT EXISTS re6st_stay (
+  prefix TEXT PRIMARY KEY NOT NULL, online INTEGER NOT NULL, since INTEGER NOT NULL)""",
+    """CREATE TRIGGER IF NOT EXISTS re6st_stay_delete AFTER DELETE ON cert BEGIN
+  DELETE FROM re6st_stay WHERE prefix = OLD.prefix; END""",
+    """CREATE TRIGGER IF NOT EXISTS re6st_stay_free AFTER UPDATE ON cert WHEN NEW.cert IS NULL BEGIN
+  DELETE FROM re6st_stay WHERE prefix = NEW.prefix; END""",
     # Events, for the operator (events.py).
     """CREATE TABLE IF NOT EXISTS re6st_event (
   number INTEGER PRIMARY KEY NOT NULL, time INTEGER NOT NULL, kind TEXT NOT NULL, cn TEXT, text TEXT NOT NULL,

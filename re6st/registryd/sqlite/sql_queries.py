@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from re6st import cert
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.clock import Marks
+from re6st.core.registry.presence import Stay
 from re6st.core.routing.babel_keys import KeyState
 from re6st.keys import pki
 from re6st.registryd.records import Issued, StoredEvent, Token
@@ -161,6 +162,11 @@ class SqlQueries:
             (now, extension),
         )
         return [Prefix.from_bits(row[0]) for row in found]
+
+    def stays(self) -> list[Stay]:
+        """The nodes that are online, and since when."""
+        rows = self._db.execute("SELECT prefix, since FROM re6st_stay WHERE online ORDER BY prefix")
+        return [Stay(Prefix.from_bits(bits), True, since) for bits, since in rows]
 
     def marks(self) -> Marks | None:
         """The stored times of the clock."""

@@ -17,6 +17,7 @@ from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import ROOT, AllocationError
 from re6st.core.registry.clock import Marks
+from re6st.core.registry.presence import Stay
 from re6st.core.routing.babel_keys import KeyState
 from re6st.registryd.records import (
     NODE_SORTS,
@@ -371,6 +372,27 @@ def test_a_node_with_another_key_does_not_inherit_tags(world: World) -> None:
         found = world.browse(lambda lists: lists.node(old.prefix))
         assert found is not None
         assert found.tags == kept
+
+
+def test_who_is_online_since_when_is_kept_as_long_as_the_node_is_one(world: World) -> None:
+    def stay(number: int) -> Stay | None:
+        found = world.browse(lambda lists: lists.node(Prefix(number, 16)))
+        assert found is not None
+        return found.stay
+
+    issued = [world.issue().prefix for _ in range(3)]
+    first = [Stay(issued[0], True, 100), Stay(issued[1], True, 200), Stay(Prefix(9, 16), True, 300)]
+    world.change(lambda changes: changes.mark_stays(first))
+    assert world.read(lambda queries: queries.stays()) == first[:2], "a node without a certificate is none"
+    world.change(lambda changes: changes.mark_stays([Stay(issued[1], False, 500)]))
+    world.reopen()
+    assert world.read(lambda queries: queries.stays()) == first[:1]
+    assert [stay(number) for number in range(3)] == [first[0], Stay(issued[1], False, 500), None]
+    gone = [world.browse(lambda lists, now=now: lists.figures(now, 0, 0, GRACE, 0).gone) for now in (900, 1100, 86901)]  # type: ignore[misc]
+    assert gone == [0, 1, 0]
+    world.change(lambda changes: changes.evict(issued[1], MOMENT))
+    assert world.issue().prefix == issued[1]
+    assert stay(1) is None
 
 
 def test_calls_events_and_the_times_of_the_clock_are_kept(world: World) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from re6st.core.prefix import Prefix
-from re6st.web.watch import _online
+from re6st.registryd.presence import online_nodes
 
 OWN, BESIDE, GONE, REGION, THERE, AWAY = (
     *(Prefix(0, 16), Prefix(1, 16), Prefix(2, 16), Prefix(1, 14)),
@@ -13,13 +13,13 @@ OWN, BESIDE, GONE, REGION, THERE, AWAY = (
 
 def test_nodes_of_other_regions_are_online_if_they_answered_and_their_region_has_a_route() -> None:
     answered = frozenset((BESIDE, GONE, THERE, AWAY))
-    assert _online(OWN, [BESIDE, REGION], answered, 14) == {OWN, BESIDE, THERE}
+    assert online_nodes(OWN, [BESIDE, REGION], answered, 14) == {OWN, BESIDE, THERE}
 
 
 def test_a_node_that_is_a_region_by_itself_is_one_of_them() -> None:
-    assert _online(OWN, [REGION], frozenset(), 14) == {OWN}
-    assert _online(OWN, [REGION], frozenset((REGION,)), 14) == {OWN, REGION}
+    assert online_nodes(OWN, [REGION], frozenset(), 14) == {OWN}
+    assert online_nodes(OWN, [REGION], frozenset((REGION,)), 14) == {OWN, REGION}
 
 
 def test_in_a_flat_network_a_route_is_enough() -> None:
-    assert _online(OWN, [BESIDE, REGION], frozenset(), 0) == {OWN, BESIDE, REGION}
+    assert online_nodes(OWN, [BESIDE, REGION], frozenset(), 0) == {OWN, BESIDE, REGION}

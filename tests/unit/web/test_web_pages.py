@@ -72,6 +72,7 @@ def test_an_email_address_is_no_html_and_no_formula(tmp_path: Path) -> None:
 
     run(tmp_path, test)
     row = dict.fromkeys(("cn", "subnet", "address", "online", "seen", "version", "protocol", "tunnels"), "")
+    row |= dict.fromkeys(("online_since", "offline_since"), "")
     row |= dict.fromkeys(("issued", "expires", "serial", "revoked", "tags"), "")
     assert "'=cmd" in csv_text([row | {"email": "=cmd|' /C calc'!A0"}])
 
@@ -183,10 +184,13 @@ def test_the_tunnels_of_a_node_that_is_offline_are_not_shown_as_up(tmp_path: Pat
         gone, other = Prefix(1, 16), Prefix(2, 16)
         picture = Picture(online=frozenset({Prefix(0, 16), other}), tunnels=frozenset({(gone, other)}), crawled=1.0)
         views = views_of(browser, picture)
+        browser.simulation.node.away = {gone}
+        await browser.simulation.registry.presence.look()
         (tunnel,) = (await views.node("1/16", ask=False))["tunnels"]
         assert (tunnel["online"], tunnel["alive"]) == (True, False)
         (tunnel,) = (await views.node("2/16", ask=False))["tunnels"]
         assert (tunnel["online"], tunnel["alive"]) == (False, False)
+        assert "online for" in (await browser.get("/nodes/2/16")).text
 
     run(tmp_path, test)
 

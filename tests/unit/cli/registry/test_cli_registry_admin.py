@@ -23,10 +23,11 @@ from tests.unit.operator_place import Place, Terminal
 
 def test_nodes(place: Place) -> None:
     head, *rows = place.word("nodes").out.splitlines()
-    assert head.split() == ["CN", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "SEEN", "VERSION", "TAGS"]
+    names = ["CN", "STATE", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "LAST", "CALL", "VERSION", "TAGS"]
+    assert head.split() == names
     assert len(rows) == 3
     assert [row.index("2001:db8:42:") for row in rows] == [head.index("SUBNET")] * 3
-    assert rows[1].split()[:4] == ["1/16", "2001:db8:42:1::/64", "2001:db8:42:1::1", "alice@example.org"]
+    assert rows[1].split()[:5] == ["1/16", "-", "2001:db8:42:1::/64", "2001:db8:42:1::1", "alice@example.org"]
     assert re.search(r"in 365 days +\d+ (s|min) ago +1\.5 \(p10\) +-$", rows[1])
     assert re.search(r"in 365 days +- +- +-$", rows[2])
     found = place.word("nodes", "--json").json["nodes"]
@@ -53,6 +54,10 @@ def test_nodes_that_are_wanted(place: Place) -> None:
     assert found("--expiring", "366d") == ["0/16", "1/16", "2/16"]
     assert found("--unseen", "1d") == ["0/16", "2/16"]
     assert found("--email", "bob@example.org") == ["2/16"]
+    for state in ("--online", "--offline"):
+        assert "nobody knows who is online" in place.refused(1, "nodes", state), "there is no babeld"
+    assert "--online" in place.refused(2, "nodes", "--online", "--offline")
+    assert "cannot be combined" in place.refused(2, "nodes", "1/16", "--offline")
 
 
 def test_tags(place: Place) -> None:
