@@ -22,7 +22,7 @@ NODE = frozenset(
 REGISTRY = frozenset(
     (
         *("check-config", "log-format", "mail-from", "metrics", "metrics-per-node", "operator-port", "planes"),
-        *("regions", "require", "require-anyway", "trust-clock", "url", "web", "web-login"),
+        *("regions", "registries", "require", "require-anyway", "trust-clock", "url", "web", "web-login"),
     )
 )
 """Options of re6st-registry that the older software does not have."""

@@ -281,6 +281,7 @@ class Updates:
 
     def _use_parameters(self, parameters: Parameters) -> None:
         self._parameters = parameters
+        self._client.registries.learn(parameters.registries if self._signed(parameters) else ())
         self._client.expected, self._client.required = parameters.extensions, parameters.require
         # A registry that has extensions proves whom it does not know.
         self._client.witness = None if parameters.extensions else parameters.registry_prefix

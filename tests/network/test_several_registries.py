@@ -102,3 +102,36 @@ def test_one_of_two_registries_is_dead(
     after = cert.load_pem((second.host.etc / "cert.crt").read_bytes())
     assert after.serial_number > before.serial_number
     network.wait_connected(FORMS)
+
+
+def test_nodes_learn_of_another_registry_and_ask_it_when_theirs_is_dead(both: TwoAddresses, bed: Bed) -> None:
+    network = both.network
+    network.registry_options += ["--registries", both.first, both.second]
+    network.start()
+    network.wait_connected(FORMS)
+    for node in network.nodes:
+        own, learned = told(node)["all"]
+        assert (own["url"], own["learned"], own["used"]) == (both.first.rstrip("/"), False, True)
+        assert (learned["url"], learned["learned"], learned["used"]) == (both.second.rstrip("/"), True, False)
+
+    assert network.stop_registry() == 0
+    both.close(str(both.host.address), "reject with tcp reset")
+    network.registry_options += ["--tunnel-refresh", "200"]
+    network.start_registry()
+    for node in network.nodes:
+        wait_until(lambda: "parameters 2 are in force" in log(node), FORMS, f"{node} hears of it", bed.tails)  # noqa: B023
+        assert told(node)["url"] == both.second.rstrip("/")
+
+    # A node remembers the list when it starts, and forgets what is taken off it.
+    node = network.nodes[2]
+    assert node.stop() == 0
+    node.start()
+    network.wait_connected(FORMS)
+    assert len(told(node)["all"]) == 2
+    both.close(SECOND, "reject with tcp reset")
+    assert network.stop_registry() == 0
+    network.registry_options[-5:] = ["--tunnel-refresh", "300"]
+    network.start_registry()
+    for node in network.nodes:
+        wait_until(lambda: "parameters 3 are in force" in log(node), FORMS, f"{node} hears of it", bed.tails)  # noqa: B023
+        assert [each["url"] for each in told(node)["all"]] == [both.first.rstrip("/")]

@@ -15,7 +15,9 @@ from pathlib import Path
 from cryptography import x509
 
 from re6st import PROTOCOL, cert
+from re6st.client import http
 from re6st.client.files import Files
+from re6st.client.registries import Registries
 from re6st.client.registry_client import RegistryClient
 from re6st.core.prefix import Prefix
 from re6st.core.wire import params
@@ -42,6 +44,7 @@ class Registry:
         self.presented: list[bytes] = []
         self.expected: Set[str] = frozenset()
         self.required: Set[str] = frozenset()
+        self.registries = Registries([http.parse_url("http://192.0.2.1/")], timeout=60)
 
     def version(self, number: int, **changes: object) -> Parameters:
         """Parameters that are signed."""

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 from cryptography.x509.oid import NameOID
 
 from re6st import MIN_PROTOCOL, PROTOCOL, cert
 from re6st.cli import metrics_place
-from re6st.cli.options import OptionParser, integer
+from re6st.cli.options import OptionParser, integer, registry_url
 from re6st.cli.registry import database, init, operator_port, page
 from re6st.cli.registry.database import DatabaseError, DatabasePlace
 from re6st.cli.registry.operator_port import SAME_PORT, OperatorPlace, operator_place
@@ -32,7 +33,7 @@ from re6st.core.registry.allocator import (
     parse_communities,
 )
 from re6st.core.wire.extensions import KNOWN
-from re6st.core.wire.params import PLANES, REGIONS_LIMIT, Parameters, ParamsError, check
+from re6st.core.wire.params import PLANES, REGIONS_LIMIT, REGISTRIES_LIMIT, URL_LIMIT, Parameters, ParamsError, check
 from re6st.registryd.mail import SMTPS_PORT, Mailer, is_address, is_deliverable
 from re6st.registryd.resources import RegistrySettings
 from re6st.service import geoip, states
@@ -207,6 +208,15 @@ def make_parser() -> OptionParser:
         help="nodes whose prefixes begin with the same BITS bits are a region: each knows those of its own, and one"
         " route for each other region; while some node cannot have regions, and with 0, the network is flat"
         " (default: %(default)s)",
+    )
+    add(
+        "--registries",
+        metavar="URL",
+        nargs="+",
+        type=registry_url,
+        default=[],
+        help="URLs of all registries of this network, or of all addresses of this one, the same at each of them: nodes"
+        " ask another one when theirs does not answer",
     )
     add(
         "--same-country",
@@ -409,6 +419,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
         hello=options.hello,
         planes=options.planes,
         regions=options.regions,
+        registries=_registries(options),
         tunnel_refresh=options.tunnel_refresh,
         ipv4=network,
         ipv4_sublen=extra,
@@ -419,6 +430,20 @@ def _parameters(options: argparse.Namespace) -> Parameters:
     except ParamsError as error:
         raise ConfigError(f"the network's parameters: {error}") from None
     return parameters
+
+
+def _registries(options: argparse.Namespace) -> tuple[str, ...]:
+    """The URLs that nodes are told."""
+    urls: tuple[str, ...] = tuple(dict.fromkeys(options.registries))
+    if len(urls) > REGISTRIES_LIMIT:
+        raise ConfigError(f"--registries: {len(urls)} URLs, at most {REGISTRIES_LIMIT} are possible")
+    for url in urls:
+        if urlsplit(url).username is not None:
+            host = urlsplit(url).hostname
+            raise ConfigError(f"--registries, the URL at {host}: leave out its password, which all nodes would learn")
+        if len(url) > URL_LIMIT or not url.isascii():
+            raise ConfigError(f"--registries {url}: more than {URL_LIMIT} characters, or others than those of ASCII")
+    return urls
 
 
 def _communities(path: str | None) -> tuple[Community, ...]:

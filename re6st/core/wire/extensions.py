@@ -37,6 +37,8 @@ class Extension(StrEnum):
     """The parameter `planes` says how many routing planes a network has."""
     REGIONS = "regions"
     """The parameter `regions` says how many bits of a prefix tell the region of a node."""
+    REGISTRIES = "registries"
+    """The parameter `registries` has the URLs of the network's registries."""
     REKEY = "rekey"
     """The calls rekeyCertificate and revokeSuperseded."""
     PRESENT_CERTIFICATE = "present-certificate"

@@ -40,6 +40,11 @@ BABEL_HELLO = 0.25
 PLANES = 2
 """Routing planes that a network has at most."""
 
+REGISTRIES_LIMIT = 8
+"""Registries that the parameters name at most."""
+URL_LIMIT = 255
+"""Characters of the URL of one, at most."""
+
 REGIONS_LIMIT = 64
 """Bits of a prefix that say in which region a node is, at most."""
 
@@ -84,6 +89,8 @@ class Parameters:
     regions: int = 0
     """How many bits of a prefix tell the region of a node (core/routing/regions.py); 0: the network is flat. Ours only.
     """
+    registries: tuple[str, ...] = ()
+    """URLs of the network's registries, for nodes that can ask another one when theirs does not answer. Ours only."""
     tunnel_refresh: int = 300
     ipv4: IPv4Network | None = None
     ipv4_sublen: int = 0
@@ -123,6 +130,8 @@ class Parameters:
             values["planes"] = self.planes
         if self.regions:
             values["regions"] = self.regions
+        if self.registries:
+            values["registries"] = list(self.registries)
         if self.ipv4 is not None:
             values["ipv4"] = str(self.ipv4)
             values["ipv4_sublen"] = self.ipv4_sublen
@@ -242,6 +251,7 @@ def check(values: dict[str, Any]) -> Parameters:
         longest_prefix=longest if Extension.LONGEST_PREFIX in names else None,
         planes=planes if Extension.PLANES in names else 1,
         regions=regions if Extension.REGIONS in names else 0,
+        registries=reader.urls("registries") if Extension.REGISTRIES in names else (),
         tunnel_refresh=reader.integer("tunnel_refresh", 300, 1, 1 << 30),
         ipv4=ipv4,
         ipv4_sublen=reader.integer("ipv4_sublen", 0, 0, 32),
@@ -336,6 +346,15 @@ class _ValueReader:
             return extensions.checked(value)
         except ExtensionError as error:
             raise ParamsError(f"{name}: {error}") from None
+
+    def urls(self, name: str) -> tuple[str, ...]:
+        """Texts that may be URLs, which is for others to check. What can be none is left out, and so are too many: a
+        node can do without, but not without the rest.
+        """
+        value = self._values.get(name)
+        texts = [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+        good = [item for item in texts if len(item) <= URL_LIMIT and item.isascii() and item.isprintable()]
+        return tuple(good[:REGISTRIES_LIMIT])
 
     def countries(self, name: str) -> tuple[str, ...] | None:
         value = self._values.get(name)

@@ -301,3 +301,15 @@ def test_the_other_options_are_taken(here: Path) -> None:
     assert settings.mailer == Mailer("mail.example.org:587", "root@localhost", "u", "secret", starttls=True)
     assert [community.prefix.bits for community in settings.communities] == ["01", "00"]
     assert "secret" not in repr(config)
+
+
+def test_registries_that_nodes_are_told(here: Path) -> None:
+    two = ("http://a.example.com/", "https://b.example.com:8443/re6st")
+    assert read("--registries", *two, two[0]).settings.parameters.registries == two
+    with pytest.raises(ConfigError, match="at most 8") as raised:
+        read("--registries", *(f"http://{number}.example.com/" for number in range(9)))
+    with pytest.raises(ConfigError, match="leave out its password") as raised:
+        read("--registries", "http://alice:secret@a.example.com/")
+    assert "secret" not in str(raised.value)
+    with pytest.raises(ConfigError, match="255 characters"):
+        read("--registries", f"http://a.example.com/{'x' * 255}")

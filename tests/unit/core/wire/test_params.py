@@ -183,6 +183,20 @@ def test_what_has_the_name_of_ours_counts_only_from_a_registry_of_ours() -> None
     assert decode(blob(said | {"extensions": ["planes"]}), plain).planes == 2
 
 
+def test_registries_that_can_be_none_cost_only_themselves() -> None:
+    said = {"registry_prefix": "01", "version": "AQ==", "extensions": ["registries"]}
+    for value, known in (
+        (["http://a/", "http://b/"], ("http://a/", "http://b/")),
+        ([1, None, ["http://a/"], "http://b/", "http://é/", "x\n", "http://" + "a" * 255], ("http://b/",)),
+        ([f"http://{number}/" for number in range(20)], tuple(f"http://{number}/" for number in range(8))),
+        ("http://a/", ()),
+        ({"http://a/": 1}, ()),
+        (None, ()),
+    ):
+        assert decode(blob(said | {"registries": value}), plain).registries == known
+    assert decode(blob(said | {"extensions": [], "registries": ["http://a/"]}), plain).registries == ()
+
+
 GOOD = {"registry_prefix": "0000", "version": "AQ=="}
 
 

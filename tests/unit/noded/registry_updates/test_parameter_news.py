@@ -295,6 +295,19 @@ def test_the_client_learns_what_the_registry_could_do_before(world: World) -> No
     assert world.registry.expected == KNOWN
 
 
+def test_the_client_learns_of_other_registries_and_forgets_them(world: World) -> None:
+    def known() -> list[str]:
+        return [each["url"] for each in world.registry.registries.record()]
+
+    world.registry.parameters = world.registry.version(1, registries=("http://b.example.com/", "nonsense"))
+    started(world)
+    assert known() == ["http://192.0.2.1", "http://b.example.com"]
+    world.updates._take(world.registry.version(2, registries=("http://c.example.com/",)))
+    assert known() == ["http://192.0.2.1", "http://c.example.com"]
+    world.updates._use_parameters(world.registry.version(3, registries=("http://d.example.com/",), version=b"\0"))
+    assert known() == ["http://192.0.2.1"], "nobody signed that version"
+
+
 def test_a_node_that_lacks_what_the_network_requires_stops(world: World) -> None:
     world.registry.parameters = world.registry.version(1, require=frozenset({"of-a-later-version"}))
     with pytest.raises(TooOld, match=r"^this network requires of-a-later-version, .*: upgrade it$"):
