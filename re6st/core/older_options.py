@@ -21,7 +21,17 @@ NODE = frozenset(
 """Options of re6stnet that the older software does not have."""
 REGISTRY = frozenset(
     (
-        *("check-config", "log-format", "mail-from", "metrics", "metrics-per-node", "operator-port", "planes"),
+        *(
+            "check-config",
+            "database",
+            "database-file",
+            "log-format",
+            "mail-from",
+            "metrics",
+            "metrics-per-node",
+            "operator-port",
+            "planes",
+        ),
         *("regions", "registries", "require", "require-anyway", "trust-clock", "url", "web", "web-login"),
     )
 )
