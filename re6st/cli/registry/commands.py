@@ -23,7 +23,7 @@ from re6st.api.admin import USES_LIMIT, Admin, guessed_url
 from re6st.api.admin_socket import Remote, socket_path
 from re6st.api.operations import AdminError, Operations
 from re6st.cli.options import OptionParser, duration, fail, integer, registry_url, unknown_command
-from re6st.cli.registry import output
+from re6st.cli.registry import migrate, output
 from re6st.cli.registry.config import PROGRAM, ConfigError, configure, make_parser
 from re6st.cli.registry.database import DatabaseError, DatabasePlace, open_repository, place
 from re6st.cli.registry.init import OPTIONS_FILE
@@ -524,6 +524,11 @@ COMMANDS: Mapping[str, Command] = {
         _backup,
         None,
         output.backup,
+    ),
+    "migrate": Command(
+        "Move the state of a registry that does not run from a file to PostgreSQL, or back.",
+        "--from registry.db --to postgresql://db1/re6st",
+        *(migrate.add_options, migrate.run, None, migrate.show),
     ),
     "check": Command("Verify the database.", "", _no_options, _check, None, output.check),
 }

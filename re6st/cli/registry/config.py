@@ -90,7 +90,7 @@ def make_parser() -> OptionParser:
         f"Run with the options of a file:      {PROGRAM} @{init.OPTIONS_FILE}\n"
         f"Administer it, running or not:       {PROGRAM} nodes @{init.OPTIONS_FILE}\n"
         "   also invite, tokens, revoke, revoked, rotate, hellos, regions, params,\n"
-        "   topology, versions, web-login, backup, check; each has --help",
+        "   topology, versions, web-login, backup, migrate, check; each has --help",
         "%(prog)s [COMMAND] [@FILE | OPTION ...]",
     )
     add = parser.add_argument_group("the CA and its certificates").add_argument

@@ -49,7 +49,7 @@ def add_options(add: argparse._ActionsContainer) -> None:
         "the state is in PostgreSQL instead, postgresql://[USER@][HOST[,HOST...]]/NAME, without a password, which"
         f" belongs into ~/.pgpass or --database-file (also from the environment: {ENVIRONMENT})"
     )
-    add.add_argument("--database", metavar="URL", type=_postgresql, help=help)
+    add.add_argument("--database", metavar="URL", type=postgresql, help=help)
     help = "file with the URL for --database, which may have a password: nobody else may read it"
     add.add_argument("--database-file", metavar="FILE", type=Path, help=help)
 
@@ -100,7 +100,12 @@ def without_secrets(url: str) -> str:
     return urlunsplit((parts.scheme, f"{user.partition(':')[0]}{at}{host}", parts.path, "", ""))
 
 
-def _postgresql(text: str) -> str:
+def is_url(text: str) -> bool:
+    """Whether this names a database in PostgreSQL, rather than a file."""
+    return text.partition("://")[0] in SCHEMES
+
+
+def postgresql(text: str) -> str:
     """An argparse type: other users of this machine see command lines."""
     try:
         url = _url(text)

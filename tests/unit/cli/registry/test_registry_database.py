@@ -137,6 +137,33 @@ def test_what_a_killed_registry_acknowledged_is_there(here: Path, url: str, caps
     assert "pg_dump" in place.refused(1, "check")
 
 
+def test_a_registry_moves_to_postgresql_and_back(
+    here: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, url = Place(here, capsys), cluster.database()
+    started = Process(here)
+    try:
+        wait_until(started.answers)
+        enrol(started)
+        assert "in use" in place.refused(1, "migrate", "--from", str(here / "r.db"), "--to", url)
+    finally:
+        started.process.terminate()
+        started.finish()
+    moved = place.word("migrate", "--from", str(here / "r.db"), "--to", url, "--json").json
+    assert moved["rows"]["certificate"] == 1
+    assert "give an empty one" in place.refused(1, "migrate", "--from", str(here / "r.db"), "--to", url)
+    done = place.word("migrate", "--from", url, "--to", str(here / "back.db"))
+    assert (done.status, done.out.startswith("moved  1 certificates, 0 tokens, 0 revoked, from postgresql://")) == (
+        0,
+        True,
+    )
+    assert [each["cn"] for each in place.word("nodes", "--db", str(here / "back.db"), "--json").json["nodes"]] == [
+        "0/16"
+    ]
+    assert "no such file" in place.refused(1, "migrate", "--from", str(here / "none.db"), "--to", url)
+    assert "--database-file" in place.refused(2, "migrate", "--from", SECRET, "--to", str(here / "x.db"))
+
+
 def test_a_database_of_another_program_is_left_alone(
     here: Path, url: str, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
