@@ -32,7 +32,17 @@ REGISTRY = frozenset(
             "operator-port",
             "planes",
         ),
-        *("regions", "registries", "require", "require-anyway", "trust-clock", "url", "web", "web-login"),
+        *(
+            "regions",
+            "registries",
+            "registry-nodes",
+            "require",
+            "require-anyway",
+            "trust-clock",
+            "url",
+            "web",
+            "web-login",
+        ),
     )
 )
 """Options of re6st-registry that the older software does not have."""

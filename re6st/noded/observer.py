@@ -259,7 +259,7 @@ class Observer:
             },
             "registry": {
                 "url": self._registry.registries.choice.present,
-                "cn": parameters.registry_prefix.cn,
+                "cn": self._mesh.registry_node.cn,
                 "connected": self._mesh.connected,
                 "answered": self._registry.answered,
                 "refused": self._registry.refused,

@@ -32,6 +32,8 @@ def options_in_use(effective: EffectiveConfig) -> Record:
     parameters = effective.parameters.public()
     parameters["crl"] = len(parameters["crl"])
     parameters["registry_prefix"] = effective.parameters.registry_prefix.cn
+    if effective.parameters.registry_nodes:
+        parameters["registry_nodes"] = [prefix.cn for prefix in effective.parameters.registry_nodes]
     signed = effective.parameters.babel_hmac_sign is not None
     return {
         "options": {

@@ -131,7 +131,8 @@ class MessageHandler:
 
     def _version(self, peer: Prefix | None, version: bytes) -> bytes | None:
         if peer is None:  # the registry on this machine: there is something new
-            is_beside = self._mesh.settings.own == self._updates.parameters.registry_prefix
+            settings = self._mesh.settings
+            is_beside = settings.own in (self._updates.parameters.registry_prefix, *settings.other_registries)
             # The registry may have come to this machine a moment ago; but so says any program.
             if is_beside or self._refreshed.take(time.monotonic()):
                 self._updates.refresh()

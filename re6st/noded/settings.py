@@ -293,6 +293,7 @@ class EffectiveConfig:
         return mesh.Settings(
             own=self.identity.prefix,
             registry=parameters.registry_prefix,
+            other_registries=parameters.registry_nodes,
             client_count=self.client_count,
             tunnel_refresh=parameters.tunnel_refresh if can_drain and not self.config.remotes else float("inf"),
             drain_time=DRAIN_HELLOS * self.babel_hello,

@@ -141,6 +141,8 @@ def _told(parameters: Parameters | None, config: Config) -> Iterator[Row]:
         values.pop(name, None)
     values["crl"] = f"{len(parameters.crl)} certificates"
     values["registry_prefix"] = parameters.registry_prefix.cn
+    if parameters.registry_nodes:
+        values["registry_nodes"] = [prefix.cn for prefix in parameters.registry_nodes]
     for name, value in sorted(values.items()):
         yield f"({name.replace('_', '-')})", _text(value), origin
 

@@ -23,7 +23,7 @@ from re6st.cli.options import OptionParser, integer, registry_url
 from re6st.cli.registry import database, init, operator_port, page
 from re6st.cli.registry.database import DatabaseError, DatabasePlace
 from re6st.cli.registry.operator_port import SAME_PORT, OperatorPlace, operator_place
-from re6st.core.prefix import Prefix
+from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.allocator import (
     WHOLE_NETWORK,
     AllocationError,
@@ -217,6 +217,14 @@ def make_parser() -> OptionParser:
         default=[],
         help="URLs of all registries of this network, or of all addresses of this one, the same at each of them: nodes"
         " ask another one when theirs does not answer",
+    )
+    add(
+        "--registry-nodes",
+        metavar="CN",
+        nargs="+",
+        default=[],
+        help="the nodes on the machines of the other registries, as in 7/16: a node that reaches one of them, or the"
+        " registry's own node, is connected to the network",
     )
     add(
         "--same-country",
@@ -420,6 +428,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
         planes=options.planes,
         regions=options.regions,
         registries=_registries(options),
+        registry_nodes=_registry_nodes(options),
         tunnel_refresh=options.tunnel_refresh,
         ipv4=network,
         ipv4_sublen=extra,
@@ -444,6 +453,16 @@ def _registries(options: argparse.Namespace) -> tuple[str, ...]:
         if len(url) > URL_LIMIT or not url.isascii():
             raise ConfigError(f"--registries {url}: more than {URL_LIMIT} characters, or others than those of ASCII")
     return urls
+
+
+def _registry_nodes(options: argparse.Namespace) -> tuple[Prefix, ...]:
+    """The nodes beside other registries."""
+    if len(options.registry_nodes) > REGISTRIES_LIMIT:
+        raise ConfigError(f"--registry-nodes: {len(options.registry_nodes)}, at most {REGISTRIES_LIMIT} are possible")
+    try:
+        return tuple(dict.fromkeys(map(Prefix.from_cn, options.registry_nodes)))
+    except PrefixError as error:
+        raise ConfigError(f"--registry-nodes: {error}") from None
 
 
 def _communities(path: str | None) -> tuple[Community, ...]:

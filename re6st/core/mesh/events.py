@@ -23,6 +23,7 @@ class Settings:
 
     own: Prefix
     registry: Prefix
+    """The registry's node, or that of the first of several."""
     client_count: int
     tunnel_refresh: float
     close_time: float
@@ -35,6 +36,8 @@ class Settings:
     """Whether routes can be moved away from a tunnel without a loss. If not, only a tunnel without any is given up."""
     meeting_time: float = 60.0
     """How long babel may take to meet the peer on a new tunnel: some hellos of the peer, which may be an older one."""
+    other_registries: tuple[Prefix, ...] = ()
+    """The nodes of the others."""
     neighbours: frozenset[Prefix] = frozenset()
     disabled_protocols: frozenset[TunnelProtocol] = frozenset()
     lan: frozenset[str] = frozenset()

@@ -117,7 +117,8 @@ class Opening:
         if self._state.connected:
             if self._partitioned is not None or self._bootstrap.next > BOOTSTRAP_FIRST:
                 self._partitioned, self._bootstrap = None, _Wait(pending=self._bootstrap.pending)
-            return [] if settings.registry == settings.own else [EnsureSession(settings.registry)]
+            node = self._state.registry_node
+            return [] if node == settings.own else [EnsureSession(node)]
         if settings.client_count == 0:
             return []
         actions: list[Action] = []

@@ -191,8 +191,13 @@ class Mesh:
 
     @property
     def connected(self) -> bool:
-        """Whether we reach the registry's node, which is everybody's proof of being in the network (wire.md 4.5)."""
+        """Whether we reach a registry's node, which is everybody's proof of being in the network (wire.md 4.5)."""
         return self._state.connected
+
+    @property
+    def registry_node(self) -> Prefix:
+        """The registry's node that we go by: of several our own, or the first that we reach."""
+        return self._state.registry_node
 
     def why_avoided(self, peer: Prefix, interface: str) -> LossSign | None:
         """By what it was seen that packets get lost on a link, if other ways are used for that."""

@@ -96,12 +96,18 @@ class State:
     """How many nodes of our region a survey has."""
 
     @property
+    def registry_node(self) -> Prefix:
+        """The registry's node that we go by: of several our own, or the first that we reach."""
+        nodes = (self.settings.registry, *self.settings.other_registries)
+        if self.settings.own in nodes:
+            return self.settings.own
+        return next(filter(self.reaches, nodes), nodes[0])
+
+    @property
     def connected(self) -> bool:
-        """Whether we reach the registry's node, which is everybody's proof of being in the network (wire.md 4.5)."""
-        registry, own = self.settings.registry, self.settings.own
-        if registry == own:
-            return bool(self.survey.peers)
-        return self.reaches(registry)
+        """Whether we reach a registry's node, which is everybody's proof of being in the network (wire.md 4.5)."""
+        node = self.registry_node
+        return bool(self.survey.peers) if node == self.settings.own else self.reaches(node)
 
     @property
     def limit(self) -> int:

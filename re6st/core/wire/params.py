@@ -12,6 +12,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Any
@@ -91,6 +92,8 @@ class Parameters:
     """
     registries: tuple[str, ...] = ()
     """URLs of the network's registries, for nodes that can ask another one when theirs does not answer. Ours only."""
+    registry_nodes: tuple[Prefix, ...] = ()
+    """Nodes on the machines of other registries, which prove as well as `registry_prefix` that one is connected."""
     tunnel_refresh: int = 300
     ipv4: IPv4Network | None = None
     ipv4_sublen: int = 0
@@ -132,6 +135,8 @@ class Parameters:
             values["regions"] = self.regions
         if self.registries:
             values["registries"] = list(self.registries)
+        if self.registry_nodes:
+            values["registry_nodes"] = [prefix.bits for prefix in self.registry_nodes]
         if self.ipv4 is not None:
             values["ipv4"] = str(self.ipv4)
             values["ipv4_sublen"] = self.ipv4_sublen
@@ -252,6 +257,7 @@ def check(values: dict[str, Any]) -> Parameters:
         planes=planes if Extension.PLANES in names else 1,
         regions=regions if Extension.REGIONS in names else 0,
         registries=reader.urls("registries") if Extension.REGISTRIES in names else (),
+        registry_nodes=reader.prefixes("registry_nodes") if Extension.REGISTRIES in names else (),
         tunnel_refresh=reader.integer("tunnel_refresh", 300, 1, 1 << 30),
         ipv4=ipv4,
         ipv4_sublen=reader.integer("ipv4_sublen", 0, 0, 32),
@@ -355,6 +361,16 @@ class _ValueReader:
         texts = [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
         good = [item for item in texts if len(item) <= URL_LIMIT and item.isascii() and item.isprintable()]
         return tuple(good[:REGISTRIES_LIMIT])
+
+    def prefixes(self, name: str) -> tuple[Prefix, ...]:
+        """Prefixes of nodes. As with `urls`, what is none is left out."""
+        value = self._values.get(name)
+        found = []
+        for item in value[:REGISTRIES_LIMIT] if isinstance(value, list) else ():
+            with suppress(PrefixError):
+                if isinstance(item, str):
+                    found.append(Prefix.from_bits(item))
+        return tuple(found)
 
     def countries(self, name: str) -> tuple[str, ...] | None:
         value = self._values.get(name)

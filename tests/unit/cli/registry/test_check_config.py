@@ -313,3 +313,12 @@ def test_registries_that_nodes_are_told(here: Path) -> None:
     assert "secret" not in str(raised.value)
     with pytest.raises(ConfigError, match="255 characters"):
         read("--registries", f"http://a.example.com/{'x' * 255}")
+
+
+def test_nodes_of_other_registries(here: Path) -> None:
+    told = read("--registry-nodes", "7/16", "9/16", "7/16").settings.parameters.registry_nodes
+    assert [prefix.cn for prefix in told] == ["7/16", "9/16"]
+    with pytest.raises(ConfigError, match="--registry-nodes"):
+        read("--registry-nodes", "7")
+    with pytest.raises(ConfigError, match="at most 8"):
+        read("--registry-nodes", *(f"{number}/16" for number in range(9)))

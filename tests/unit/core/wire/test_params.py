@@ -183,6 +183,14 @@ def test_what_has_the_name_of_ours_counts_only_from_a_registry_of_ours() -> None
     assert decode(blob(said | {"extensions": ["planes"]}), plain).planes == 2
 
 
+def test_nodes_of_registries_that_are_none_cost_only_themselves() -> None:
+    said = {"registry_prefix": "01", "version": "AQ==", "extensions": ["registries"]}
+    value = ["0000000000000111", 1, "x", None, "0" * 129, [], "01"]
+    assert decode(blob(said | {"registry_nodes": value}), plain).registry_nodes == (Prefix(7, 16), Prefix(1, 2))
+    assert decode(blob(said | {"registry_nodes": {"a": 1}}), plain).registry_nodes == ()
+    assert decode(blob(said | {"extensions": [], "registry_nodes": ["01"]}), plain).registry_nodes == ()
+
+
 def test_registries_that_can_be_none_cost_only_themselves() -> None:
     said = {"registry_prefix": "01", "version": "AQ==", "extensions": ["registries"]}
     for value, known in (
