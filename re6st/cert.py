@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
 from re6st.core.prefix import Prefix, PrefixError, network_of_serial, serial_of_network
-from re6st.keys import pki, version1
+from re6st.keys import pki, requested_name, version1
 from re6st.linux import disk
 from re6st.view import pasted
 
@@ -227,10 +227,15 @@ def key_to_pem(key: rsa.RSAPrivateKey) -> bytes:
 
 
 def new_request(
-    key: rsa.RSAPrivateKey, fields: Iterable[x509.NameAttribute[str | bytes]] = ()
+    key: rsa.RSAPrivateKey,
+    fields: Iterable[x509.NameAttribute[str | bytes]] = (),
+    name: requested_name.RequestedName | None = None,
 ) -> x509.CertificateSigningRequest:
-    """A certificate request with these subject fields, signed with SHA-512."""
-    return x509.CertificateSigningRequestBuilder(x509.Name(list(fields))).sign(key, hashes.SHA512())
+    """A certificate request with these subject fields, signed with SHA-512, which may ask for a name."""
+    builder = x509.CertificateSigningRequestBuilder(x509.Name(list(fields)))
+    if name is not None:
+        builder = requested_name.add(builder, name)
+    return builder.sign(key, hashes.SHA512())
 
 
 def new_ca(key: rsa.RSAPrivateKey, network: IPv6Network, name: str, email: str, now: datetime) -> x509.Certificate:

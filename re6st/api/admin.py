@@ -12,6 +12,7 @@ from typing import Any
 
 from re6st import cert
 from re6st.api.operations import AdminError, Arguments
+from re6st.core import names
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import AllocationError, Allocator
 from re6st.core.registry.clock import ClockError
@@ -68,6 +69,7 @@ class Admin:
             "revoke": self._revoke,
             "revoked": self._revoked,
             "own-node": self._own_node,
+            "name": self._name,
             "rotate": self._rotate,
             "hellos": self._hellos,
             "regions": self._regions,
@@ -141,7 +143,8 @@ class Admin:
             found = await self._repository.browse(lambda lists: report.find(lists, self._network, target, presence))
         except ValueError:
             raise AdminError(
-                Status.USAGE, f"{target!r} is not a CN such as 120/16, a serial of a certificate or an IPv6 address"
+                Status.USAGE,
+                f"{target!r} is not a name, a CN such as 120/16, a serial of a certificate or an IPv6 address",
             ) from None
         if found is None:
             raise AdminError(Status.NOT_FOUND, f"{target}: no such node")
@@ -215,6 +218,25 @@ class Admin:
             "changed": changed,
             "version": await self._version(),
         }
+
+    async def _name(self, arguments: Arguments) -> Record:
+        target, name = arguments.required("target"), arguments.text("name")
+        remove = arguments.integer("remove", 0, 1)
+        arguments.end()
+        node = await self._find(target)
+        before = node["name"]
+        if name is None and not remove:
+            return {"cn": node["cn"], "name": before, "before": before, "changed": False}
+        try:
+            new = None if name is None else names.check(name)
+        except names.BadName as error:
+            raise AdminError(Status.USAGE, str(error)) from None
+        prefix = Prefix.from_bits(node["prefix"])
+        if changed := new != before:
+            await self._repository.change(lambda changes: changes.set_name(prefix, new))
+            logger.info("%s has the name %s now, and had %s", prefix, new or "none", before or "none")
+            self._registry.events.note(EventKind.NAME, f"{new or 'none'}, was {before or 'none'}", prefix)
+        return {"cn": node["cn"], "name": new, "before": before, "changed": changed}
 
     # --- tokens ---
 

@@ -42,6 +42,7 @@ class EventKind(StrEnum):
     ONLINE = "online"
     OFFLINE = "offline"
     CLAIM = "claim"
+    NAME = "name"
     LOGIN = "login"
 
 

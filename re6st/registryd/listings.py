@@ -12,6 +12,7 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from re6st import cert
+from re6st.core.names import is_name
 from re6st.core.prefix import Prefix, PrefixError, address, address_bits, subnet
 from re6st.registryd.presence import PresenceService
 from re6st.registryd.records import ListedNode, NodeFilter, NodeSearch
@@ -70,12 +71,15 @@ def nodes(
 
 
 def find(lists: Lists, network: IPv6Network, target: str, presence: PresenceService | None = None) -> Record | None:
-    """The node with a CN, with the serial of its certificate or of an older one, or with an address in its subnet.
+    """The node with a name, a CN, the serial of its certificate or of an older one, or an address in its subnet.
 
     Raises ValueError if the text is none of these.
     """
     if is_serial(target):
         node = lists.node_by_serial(int(target))
+    elif is_name(target):
+        named = lists.named(target)
+        node = None if named is None else lists.node(named)
     else:
         candidates = prefixes_above(network, IPv6Address(target)) if ":" in target else (Prefix.from_cn(target),)
         node = next(filter(None, map(lists.node, candidates)), None)
@@ -86,7 +90,7 @@ def find(lists: Lists, network: IPv6Network, target: str, presence: PresenceServ
 
 
 def read_search(network: IPv6Network, text: str) -> NodeSearch:
-    """What somebody searches for: a CN, an address, a serial, or a part of an e-mail address or a version."""
+    """What somebody searches for: a CN, an address, a serial, or a part of a name, an e-mail address or a version."""
     text = text.strip()[:SEARCH_LIMIT]
     if is_serial(text):
         return NodeSearch(serial=int(text))
@@ -158,6 +162,7 @@ def node_record(
     since = None if presence is None else iso(presence.since(node.prefix, node))
     return {
         "cn": node.prefix.cn,
+        "name": node.name,
         "prefix": node.prefix.bits,
         "subnet": str(subnet(network, node.prefix)),
         "address": str(address(network, node.prefix)),

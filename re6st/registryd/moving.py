@@ -28,6 +28,7 @@ class StateTable(Enum):
     EVENT = "event"
     TAGS = "tags"
     STAY = "stay"
+    NAME = "name"
 
 
 Row = tuple[StateTable, tuple[Any, ...]]

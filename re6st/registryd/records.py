@@ -86,6 +86,7 @@ class ListedNode:
     tags: tuple[str, ...]
     stay: Stay | None = None
     """Since when it is online or offline, as it was written last; None: it was never there."""
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ class NodeName:
     prefix: Prefix
     email: str | None
     software: str | None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ NODE_STATES = ("all", "online", "offline", "expiring", "revoked", "older")
 
 @dataclass(frozen=True, slots=True)
 class NodeSearch:
-    """What to search nodes for: a serial, one of several prefixes, or a part of the e-mail address or version."""
+    """What to search nodes for: a serial, one of several prefixes, or a part of the name, e-mail address or version."""
 
     serial: int | None = None
     prefixes: tuple[Prefix, ...] | None = None

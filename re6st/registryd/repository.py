@@ -120,6 +120,12 @@ class Queries(Protocol):
     def marks(self) -> Marks | None:
         """The stored times of the clock."""
 
+    def name(self, prefix: Prefix) -> str | None:
+        """The name of a node."""
+
+    def named(self, name: str) -> Prefix | None:
+        """The node that has a name."""
+
     def is_used(self, prefix: Prefix) -> bool:
         """Whether this leaf, or one that contains it, is used or reserved."""
 
@@ -147,8 +153,8 @@ class Changes(Queries, Protocol):
     def restore(self, prefix: Prefix, found: x509.Certificate) -> Issued:
         """Store a certificate that was forgotten: in place of an older one, or where the prefix is free.
 
-        If its key is another one, e-mail address and tags are deleted: it may be somebody else's. Raises Conflict if
-        somebody else has the prefix.
+        If its key is another one, e-mail address, name and tags are deleted: it may be somebody else's. Raises Conflict
+        if somebody else has the prefix.
         """
 
     def revoke(self, serial: int, now: float, reason: str = "") -> Prefix:
@@ -206,6 +212,12 @@ class Changes(Queries, Protocol):
 
     def replace_events(self, kind: str, events: Sequence[StoredEvent]) -> None:
         """Keep these events of a kind, and no others."""
+
+    def set_name(self, prefix: Prefix, name: str | None) -> None:
+        """Give a node a name, or none. It has the name until its prefix becomes free.
+
+        Raises Conflict if another node has the name, NotFound if the node has no certificate.
+        """
 
     def set_marks(self, marks: Marks) -> None:
         """Store the times of the clock."""

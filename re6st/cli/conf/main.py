@@ -51,6 +51,7 @@ from re6st.cli.options import is_text
 from re6st.client.registry_client import TIMEOUT, RegistryClient, RegistryError, RegistryRefused
 from re6st.core.prefix import Prefix, PrefixError, subnet
 from re6st.keys import pki
+from re6st.keys.requested_name import RequestedName
 from re6st.linux import disk
 from re6st.linux.local_addresses import local_addresses
 
@@ -94,14 +95,15 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
     key, kept = load_key(directory / KEY, trust), True
     if key is None:
         key, kept = await asyncio.to_thread(cert.new_key, trust.key_size), False
-    request = make_request(key, fields)
+    request = make_request(key, fields, options.name)
     token = options.token if options.token is not None else await ask_token(client, options.email, options.interactive)
     save_ca(directory / CA, trust)
     if kept:
         say("Key", f"existing one used again, {directory / KEY}")
     else:
         save_key(directory / KEY, key)
-    say("Request", f"{'certificate' if token else 'anonymous certificate'} from {client.url} ...")
+    called = f", for a machine named {options.name.name}" if options.name else ""
+    say("Request", f"{'certificate' if token else 'anonymous certificate'} from {client.url}{called} ...")
     try:
         new = await patiently(client.request_certificate(token, request, options.location), client, warn)
     except RegistryError as error:
@@ -110,6 +112,9 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
         if not token and isinstance(error, RegistryRefused) and error.status == 403:
             message = f"registry {client.url} takes no anonymous enrolment. Ask its operator for a token."
             raise ConfError(message, REFUSED) from None
+        if options.name and options.name.only and isinstance(error, RegistryRefused) and error.status == 409:
+            message = f"another machine of this network is named {options.name.name}. Give another --name."
+            raise ConfError(f"{message} No token was used.", REFUSED) from None
         raise
     if new is None:
         raise ConfError(
@@ -158,6 +163,11 @@ async def is_enough(trust: cert.Trust, options: Options) -> bool:
         raise ConfError(
             f"this machine is a member already, with the subnet {place}. Nothing was changed. "
             "Give --force for another certificate, with another subnet."
+        )
+    if options.name is not None and options.name.only:
+        raise ConfError(
+            f"this machine is a member already, with the subnet {place}. Nothing was changed. "
+            f"The operator names it: re6st-registry name {known.prefix.cn} {options.name.name}"
         )
     say("Member", "this machine is one already. Nothing was changed, and no token was used (--force: another subnet)")
     say("Subnet", place)
@@ -304,11 +314,13 @@ def save_key(path: Path, key: rsa.RSAPrivateKey) -> None:
 
 
 def make_request(
-    key: rsa.RSAPrivateKey, fields: Sequence[x509.NameAttribute[str | bytes]]
+    key: rsa.RSAPrivateKey,
+    fields: Sequence[x509.NameAttribute[str | bytes]],
+    name: RequestedName | None = None,
 ) -> x509.CertificateSigningRequest:
     """This runs before anything is written, as the library may refuse a field. Raises ConfError."""
     try:
-        return cert.new_request(key, fields)
+        return cert.new_request(key, fields, name)
     except (ValueError, TypeError) as error:
         raise ConfError(f"the subject of the certificate: {error}. Nothing was written.") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from re6st.cli.conf.program import (
 from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.options import OptionParser
 from re6st.client.registry_client import RegistryError, parse_url
+from re6st.core.names import BadName, check, from_host_name
 from re6st.core.registry.registry_choice import LIMIT
+from re6st.keys.requested_name import RequestedName
 from re6st.keys.subject_fields import FIELDS
 from re6st.view import pasted
 
@@ -44,6 +47,7 @@ class Options:
     token: str | None = None
     """Empty: anonymous. None: ask for a token by mail."""
     location: str = ""
+    name: RequestedName | None = None
     interactive: bool = True
     """Questions on the terminal are allowed, if there is one."""
     force: bool = False
@@ -138,6 +142,7 @@ def _add_certificate(add: Callable[..., argparse.Action]) -> None:
         default=[],
         help="set a field of the certificate's subject, e.g. O 'Example Corp.'; an empty value removes the field",
     )
+    add("--name", metavar="NAME", help="the machine's name in the network (default: its host name); '': none")
     add("--location", metavar="CC,CT", default="", help="codes of country and continent, e.g. FR,EU")
 
 
@@ -202,6 +207,10 @@ def _options(values: argparse.Namespace) -> Options:
     if values.location and not re.fullmatch(r"[A-Z]{2},[A-Z]{2}", values.location):
         raise ConfError(f"--location {values.location!r}: give two codes of two capital letters, as in FR,EU")
     try:
+        name = _name(values.name)
+    except BadName as error:
+        raise ConfError(f"--name {error}") from None
+    try:
         expected = None if fingerprint is None else Fingerprint.parse(fingerprint)
     except ValueError:
         raise ConfError(f"fingerprint {fingerprint!r}: not of the form ALG:HEX, as in sha256:3f9a...") from None
@@ -215,9 +224,18 @@ def _options(values: argparse.Namespace) -> Options:
         email=values.email,
         token="" if values.anonymous else pasted.token(token) if token else None,
         location=values.location,
+        name=name,
         interactive=not values.non_interactive,
         force=values.force,
     )
+
+
+def _name(given: str | None) -> RequestedName | None:
+    """The name to ask for. Raises BadName."""
+    if given is not None:
+        return RequestedName(check(given), only=True) if given else None
+    found = from_host_name(socket.gethostname())
+    return None if found is None else RequestedName(found, only=False)
 
 
 def read_token(name: str) -> str:

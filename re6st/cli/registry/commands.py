@@ -259,7 +259,7 @@ async def _all(operations: Operations, operation: str, arguments: Mapping[str, A
 async def _nodes(operations: Operations, options: argparse.Namespace) -> Record:
     if options.cn is not None:
         if options.email or options.expiring or options.unseen or options.tag or options.online is not None:
-            options.error("CN names one node, so it cannot be combined with a filter")
+            options.error("PEER is one node, so it cannot be combined with a filter")
         return {"nodes": [(await operations.call("node", {"target": options.cn}))["node"]]}
     wanted = {"email": options.email, "expiring": options.expiring, "unseen": options.unseen, "online": options.online}
     found = await _all(operations, "nodes", wanted)
@@ -319,6 +319,12 @@ async def _own_node(operations: Operations, options: argparse.Namespace) -> Reco
     return await operations.call("own-node", {"target": options.cn})
 
 
+async def _name(operations: Operations, options: argparse.Namespace) -> Record:
+    if options.name is not None and options.remove:
+        options.error("--remove takes the name away, so it cannot be combined with NAME")
+    return await operations.call("name", {"target": options.peer, "name": options.name, "remove": int(options.remove)})
+
+
 async def _revoked(operations: Operations, options: argparse.Namespace) -> Record:
     return {"revoked": await _all(operations, "revoked", {})}
 
@@ -369,9 +375,9 @@ def _nodes_options(parser: OptionParser) -> None:
     add = parser.add_argument
     add(
         "cn",
-        metavar="CN",
+        metavar="PEER",
         nargs="?",
-        help="show one node: its CN, its certificate's serial, or an address in its subnet",
+        help="show one node: its name, its CN, its certificate's serial, or an address in its subnet",
     )
     add(
         "--expiring",
@@ -389,7 +395,7 @@ def _nodes_options(parser: OptionParser) -> None:
 
 def _tag_options(parser: OptionParser) -> None:
     add = parser.add_argument
-    add("cn", metavar="CN", help="the node")
+    add("cn", metavar="PEER", help="the node: its name, its CN, its certificate's serial, or an address in its subnet")
     add("tags", metavar="TAG", nargs="*", help="its tags from now on; without any, they are shown")
     add("--none", action="store_true", help="remove all its tags")
 
@@ -424,14 +430,25 @@ def _tokens_options(parser: OptionParser) -> None:
 def _revoke_options(parser: OptionParser) -> None:
     add = parser.add_argument
     add(
-        "target", metavar="CN|SERIAL", help="CN: the node loses its membership. Serial: it has to renew its certificate"
+        "target",
+        metavar="PEER|SERIAL",
+        help="name, CN or address: the node loses its membership. Serial: it has to renew its certificate",
     )
     add("--yes", action="store_true", help="do not ask for confirmation")
     add("--reason", metavar="TEXT", default="", help="reason, for the list of revoked certificates")
 
 
 def _own_node_options(parser: OptionParser) -> None:
-    parser.add_argument("cn", metavar="CN", nargs="?", help="make this node, on the registry's machine, its own node")
+    parser.add_argument("cn", metavar="PEER", nargs="?", help="make this node, on the registry's machine, its own node")
+
+
+def _name_options(parser: OptionParser) -> None:
+    add = parser.add_argument
+    add(
+        "peer", metavar="PEER", help="the node: its name, its CN, its certificate's serial, or an address in its subnet"
+    )
+    add("name", metavar="NAME", nargs="?", help="its name from now on; without this, show its name")
+    add("--remove", action="store_true", help="take the name away")
 
 
 def _rotate_options(parser: OptionParser) -> None:
@@ -486,6 +503,11 @@ COMMANDS: Mapping[str, Command] = {
         "Show which node is the registry's own, or replace it by another node of this machine.",
         "8/16",
         *(_own_node_options, None, _own_node, output.own_node, _LATER),
+    ),
+    "name": Command(
+        "Show the name of a node, or give it another one.",
+        "120/16 web1",
+        *(_name_options, None, _name, output.name),
     ),
     "rotate": Command(
         "Change babel's key: each call takes one of three steps.",

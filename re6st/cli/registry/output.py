@@ -86,10 +86,10 @@ def nodes(record: Record, options: argparse.Namespace) -> str:
         return _node(record["nodes"][0])
     now = time.time()
     return table(
-        ("CN", "STATE", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "LAST CALL", "VERSION", "TAGS"),
+        ("CN", "NAME", "STATE", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "LAST CALL", "VERSION", "TAGS"),
         (
             (
-                *(node["cn"], _state(node, now), node["subnet"], node["address"]),
+                *(node["cn"], node["name"], _state(node, now), node["subnet"], node["address"]),
                 *(node["email"], (node["issued"] or "-")[:10]),
                 relative(node["expires"], now) + (" (revoked)" if node["revoked"] else ""),
                 *(relative(node["seen"], now), _software(node), " ".join(node["tags"])),
@@ -104,6 +104,7 @@ def _node(node: Record) -> str:
     return lines(
         [
             ("CN", node["cn"] + (" (the registry's own node)" if node["registry"] else "")),
+            ("name", node["name"]),
             ("subnet", node["subnet"]),
             ("address", node["address"]),
             ("e-mail", node["email"]),
@@ -172,7 +173,8 @@ def revocation(record: Record, options: argparse.Namespace) -> str:
     if node is None:
         return f"revoked  serial {record['serial']}, of a node that is not known here; {version}"
     serial = record["serial"] or node["serial"]
-    return f"revoked  {clean(node['cn'])}, serial {serial}, {clean(node['email'])}; {kept}; {version}"
+    called = f"{node['cn']} {node['name'] or ''}".rstrip()
+    return f"revoked  {clean(called)}, serial {serial}, {clean(node['email'])}; {kept}; {version}"
 
 
 def own_node(record: Record, options: argparse.Namespace) -> str:
@@ -186,6 +188,11 @@ def own_node(record: Record, options: argparse.Namespace) -> str:
     else:
         how = "it has no certificate, so the network gets no news: see docs/registry-admin.md"
     return f"own node  {clean(own)}; {how}"
+
+
+def name(record: Record, options: argparse.Namespace) -> str:
+    instead = f"; before: {record['before'] or 'none'}" if record["changed"] else ""
+    return f"name  {clean(record['cn'])}  {record['name'] or '-'}{instead}"
 
 
 def revoked(record: Record, options: argparse.Namespace) -> str:

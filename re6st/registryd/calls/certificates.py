@@ -9,15 +9,18 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from re6st import cert
+from re6st.core.names import BadName, free_name
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.allocator import choose_community
+from re6st.keys import requested_name
+from re6st.keys.requested_name import RequestedName
 from re6st.registryd.call import SERIAL_DIGITS, Call, RpcError, caller_of, read_integer
 from re6st.registryd.events import EventKind
 from re6st.registryd.own_node import refuse_to_revoke
 from re6st.registryd.parts import Parts
 from re6st.registryd.records import Issued, Slot, Token
 from re6st.registryd.rekey import BadRequest, TooMany
-from re6st.registryd.repository import Changes, NotFound, Queries
+from re6st.registryd.repository import Changes, Conflict, NotFound, Queries
 from re6st.registryd.restored import ProofError, is_lost
 from re6st.registryd.stored_certificates import believed
 from re6st.registryd.validity import end_of_renewal
@@ -46,6 +49,10 @@ class CertificateCalls:
             key = self._authority.check_request(request)
         except cert.CertError as error:
             raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
+        try:
+            wanted = requested_name.read(request)
+        except BadName as error:
+            raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
         # A serialNumber is only ignored: re6st-conf of the older software copies it when it enrols again.
         if request.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
             raise RpcError(HTTPStatus.BAD_REQUEST, "the request sets the common name, which the registry sets")
@@ -65,7 +72,7 @@ class CertificateCalls:
         forgot = await self._parts.restored.happened()
         taken = [each for each in await self._parts.node.routed() if each.length] if forgot else ()
 
-        def job(changes: Changes) -> tuple[Issued, bool] | None:
+        def job(changes: Changes) -> tuple[Issued, str | None, bool] | None:
             known = Token("", anonymous_length)
             if token:
                 found = changes.token(token, now.timestamp())
@@ -73,12 +80,15 @@ class CertificateCalls:
                     return None
                 known = found
                 changes.use_token(token)
+            name = None if wanted is None else _name_for(changes, wanted)
             first, longest = changes.registry_prefix() is None, changes.longest_prefix() or 0
             issued = changes.issue(community, known.prefix_length, known.email or None, make, taken)
             if known.tags:
                 changes.set_tags(issued.prefix, known.tags)
+            if name is not None:
+                changes.set_name(issued.prefix, name)
             news = first or issued.prefix.length > longest
-            return issued, news and self._parts.parameter_service.update_version(changes)
+            return issued, name, news and self._parts.parameter_service.update_version(changes)
 
         result = await self._repository.change(job)
         if result is None:
@@ -89,9 +99,12 @@ class CertificateCalls:
             return None
         if token and call.source is not None:
             self._parts.limits.right_token(call.source, token)
-        issued, news = result
-        logger.info("certificate %d issued for %s", issued.serial, issued.prefix)
-        self._parts.events.note(EventKind.ENROLLED, f"certificate {issued.serial}, from {call.address}", issued.prefix)
+        issued, name, news = result
+        called = "" if name is None else f", name {name}"
+        logger.info("certificate %d issued for %s%s", issued.serial, issued.prefix, called)
+        self._parts.events.note(
+            EventKind.ENROLLED, f"certificate {issued.serial}{called}, from {call.address}", issued.prefix
+        )
         self._parts.served.forget(issued.prefix)
         self._parts.presence.forget(issued.prefix)
         await self._parts.sessions.drop(issued.prefix)
@@ -196,6 +209,13 @@ class CertificateCalls:
         what = f"certificate {text}" if text.isdigit() else f"node {text}"
         self._parts.events.note(EventKind.REVOKED, f"{what}{why}", prefix)
         await self._parts.parameter_service.changed()
+
+
+def _name_for(queries: Queries, wanted: RequestedName) -> str | None:
+    """The name of a new node. Raises Conflict."""
+    if wanted.only and queries.named(wanted.name) is not None:
+        raise Conflict(f"another node has the name {wanted.name} already")
+    return free_name(wanted.name, lambda name: queries.named(name) is not None)
 
 
 def _read_cn(text: str) -> Prefix:

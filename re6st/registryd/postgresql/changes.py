@@ -87,8 +87,8 @@ class PostgresChanges(PostgresQueries):
     def restore(self, prefix: Prefix, found: x509.Certificate) -> Issued:
         """Store a certificate that was forgotten: in place of an older one, or where the prefix is free.
 
-        If its key is another one, e-mail address and tags are deleted: it may be somebody else's. Raises Conflict if
-        somebody else has the prefix.
+        If its key is another one, e-mail address, name and tags are deleted: it may be somebody else's. Raises Conflict
+        if somebody else has the prefix.
         """
         number, old = cert.number_of_cert(found), self.issued(prefix)
         if old is None:
@@ -110,6 +110,7 @@ class PostgresChanges(PostgresQueries):
             self._release_number(before)
         if not same:
             self.set_tags(prefix, ())
+            self.set_name(prefix, None)
         return self._replace(prefix, found)
 
     def _insert(self, prefix: Prefix, email: str | None, number: int | None, new: x509.Certificate) -> Issued:
@@ -308,6 +309,17 @@ class PostgresChanges(PostgresQueries):
                 " DO UPDATE SET online = excluded.online, since = excluded.since",
                 *(stay.online, stay.since, stay.prefix.bits),
             )
+
+    def set_name(self, prefix: Prefix, name: str | None) -> None:
+        """Give a node a name, or none. Raises Conflict, NotFound."""
+        if self.pem(prefix) is None:
+            raise NotFound(f"no certificate for {prefix}")
+        self._execute("DELETE FROM name WHERE prefix = %s", prefix.bits)
+        if name is None:
+            return
+        if (other := self.named(name)) is not None:
+            raise Conflict(f"{other} has the name {name} already")
+        self._execute("INSERT INTO name VALUES (%s, %s)", prefix.bits, name)
 
     def set_tags(self, prefix: Prefix, tags: Sequence[str]) -> None:
         """Store the tags of a node, in place of those that it had. Raises NotFound."""

@@ -29,13 +29,17 @@ TOP_SOFTWARE = 20
 _FROM = (
     " FROM certificate AS c LEFT JOIN seen AS s ON s.prefix = c.prefix LEFT JOIN revoked AS r ON r.serial = c.serial "
     "LEFT JOIN tags AS t ON t.prefix = c.prefix LEFT JOIN stay AS y ON y.prefix = c.prefix "
+    "LEFT JOIN name AS n ON n.prefix = c.prefix "
 )
 _NODES = (
     "SELECT c.prefix, c.email, c.pem, c.serial, c.number, c.not_after, r.serial IS NOT NULL, s.date, s.protocol,"
-    " s.software, s.extensions, t.names, y.online, y.since" + _FROM
+    " s.software, s.extensions, t.names, y.online, y.since, n.name" + _FROM
 )
 """The columns that `_node` needs."""
-_NAMES = "SELECT c.prefix, c.email, s.software FROM certificate AS c LEFT JOIN seen AS s ON s.prefix = c.prefix "
+_NAMES = (
+    "SELECT c.prefix, c.email, s.software, n.name FROM certificate AS c LEFT JOIN seen AS s ON s.prefix = c.prefix"
+    " LEFT JOIN name AS n ON n.prefix = c.prefix "
+)
 _OLDER = f"strpos(' ' || coalesce(s.extensions, '') || ' ', ' {Extension.BABEL_HELLO} ') = 0"
 """The condition for nodes of older software, for which the network's hellos have to be long."""
 
@@ -213,7 +217,9 @@ def _filled(wanted: NodeFilter) -> dict[str, object]:
 
 
 def _node(row: tuple[Any, ...]) -> ListedNode:
-    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags, online, since = row
+    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags, online, since, name = (
+        row
+    )
     prefix = Prefix.from_bits(bits)
     return ListedNode(
         prefix,
@@ -227,6 +233,7 @@ def _node(row: tuple[Any, ...]) -> ListedNode:
         tuple((names or "").split()),
         tuple((tags or "").split()),
         None if online is None else Stay(prefix, online, since),
+        name,
     )
 
 
@@ -236,7 +243,7 @@ def _token(row: tuple[Any, ...]) -> ListedToken:
 
 
 def _names(rows: Iterable[tuple[Any, ...]]) -> list[NodeName]:
-    return [NodeName(Prefix.from_bits(bits), email, software) for bits, email, software in rows]
+    return [NodeName(Prefix.from_bits(bits), *rest) for bits, *rest in rows]
 
 
 def _search(search: NodeSearch) -> tuple[str, dict[str, Any]]:
@@ -248,7 +255,7 @@ def _search(search: NodeSearch) -> tuple[str, dict[str, Any]]:
     if not search.text:
         return "true", {}
     escaped = storable(search.text).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return "(c.email ILIKE %(like)s OR s.software ILIKE %(like)s)", {"like": f"%{escaped}%"}
+    return "(n.name ILIKE %(like)s OR c.email ILIKE %(like)s OR s.software ILIKE %(like)s)", {"like": f"%{escaped}%"}
 
 
 def _bits(prefixes: Iterable[Prefix]) -> list[str]:

@@ -80,6 +80,12 @@ MIGRATIONS: Sequence[Sequence[str]] = (
   prefix text COLLATE "C" PRIMARY KEY REFERENCES certificate ON DELETE CASCADE, online boolean NOT NULL,
   since bigint NOT NULL)""",
     ),
+    (
+        # The names of nodes (core/names.py).
+        """CREATE TABLE name (
+  prefix text COLLATE "C" PRIMARY KEY REFERENCES certificate ON DELETE CASCADE,
+  name text COLLATE "C" NOT NULL UNIQUE)""",
+    ),
 )
 """The statements of each migration; its number is its place, from 1 on. Those that were released are never changed."""
 

@@ -87,6 +87,17 @@ class PostgresQueries:
     def is_revoked(self, serial: int) -> bool:
         return self.one("SELECT 1 FROM revoked WHERE serial = %s", serial) is not None
 
+    def name(self, prefix: Prefix) -> str | None:
+        """The name of a node."""
+        row = self.one("SELECT name FROM name WHERE prefix = %s", prefix.bits)
+        found: str | None = row and row[0]
+        return found
+
+    def named(self, name: str) -> Prefix | None:
+        """The node that has a name."""
+        row = self.one("SELECT prefix FROM name WHERE name = %s", storable(name))
+        return Prefix.from_bits(row[0]) if row else None
+
     def count(self) -> int:
         """How many certificates there are."""
         found: int = self.one("SELECT count(*) FROM certificate")[0]

@@ -31,6 +31,7 @@ _QUERIES = {
     StateTable.EVENT: "SELECT number, time, kind, cn, text, count FROM event ORDER BY number",
     StateTable.TAGS: "SELECT prefix, names FROM tags ORDER BY prefix",
     StateTable.STAY: "SELECT prefix, online::integer, since FROM stay ORDER BY prefix",
+    StateTable.NAME: "SELECT prefix, name FROM name ORDER BY prefix",
 }
 _STATEMENTS = {
     StateTable.CONFIG: "INSERT INTO config VALUES (%s, %s, %s)",
@@ -48,6 +49,7 @@ _STATEMENTS = {
     StateTable.EVENT: "INSERT INTO event VALUES (%s, %s, %s, %s, %s, %s)",
     StateTable.TAGS: "INSERT INTO tags VALUES (%s, %s)",
     StateTable.STAY: "INSERT INTO stay VALUES (%s, %s <> 0, %s)",
+    StateTable.NAME: "INSERT INTO name VALUES (%s, %s)",
 }
 _FREE_NUMBERS = (
     "DELETE FROM free_number",

@@ -85,8 +85,8 @@ class Certificates(Space):
     def restore(self, prefix: Prefix, found: x509.Certificate) -> Issued:
         """Store a certificate that was forgotten: in place of an older one, or where the prefix is free.
 
-        If its key is another one, e-mail address and tags are deleted: it may be somebody else's. Raises Conflict if
-        somebody else has the prefix.
+        If its key is another one, e-mail address, name and tags are deleted: it may be somebody else's. Raises Conflict
+        if somebody else has the prefix.
         """
         old = self.issued(prefix)
         if old is not None:
@@ -95,6 +95,7 @@ class Certificates(Space):
             self._db.execute("UPDATE cert SET cert = ?, email = iif(?, email, NULL) WHERE prefix = ?", row)
             if not same:
                 self.set_tags(prefix, ())
+                self._db.execute("DELETE FROM re6st_name WHERE prefix = ?", (prefix.bits,))
             self._release_number(before)
         elif self._one("SELECT cert FROM cert WHERE prefix = ?", prefix.bits) != (RESERVED,):
             edits = self.allocator.reserve(prefix)

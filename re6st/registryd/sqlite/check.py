@@ -221,6 +221,7 @@ def _check_own(db: sqlite3.Connection, known: dict[str, _Known], report: Report)
         ("re6st_seen", "prefix", "cert WHERE cert IS NOT NULL AND prefix"),
         ("re6st_token", "token", "token WHERE token"),
         ("re6st_reusable", "token", "token WHERE token"),
+        ("re6st_name", "prefix", "cert WHERE cert IS NOT NULL AND prefix"),
         ("re6st_tags", "prefix", "cert WHERE cert IS NOT NULL AND prefix"),
         ("re6st_stay", "prefix", "cert WHERE cert IS NOT NULL AND prefix"),
         ("re6st_revoked", "serial", "crl WHERE serial"),

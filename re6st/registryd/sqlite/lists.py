@@ -40,17 +40,17 @@ _FROM = """
 FROM re6st_issued AS i JOIN cert AS c USING (prefix) LEFT JOIN re6st_seen AS s USING (prefix)
 LEFT JOIN re6st_extensions AS e ON e.prefix = s.prefix AND e.date = s.date
 LEFT JOIN crl ON crl.serial = i.serial LEFT JOIN re6st_tags AS t USING (prefix)
-LEFT JOIN re6st_stay AS y USING (prefix) """
+LEFT JOIN re6st_stay AS y USING (prefix) LEFT JOIN re6st_name AS n ON n.prefix = i.prefix """
 
 _NODES = (
     "SELECT i.prefix, c.email, c.cert, i.serial, i.number, i.not_after, crl.serial, s.date, s.protocol, s.software,"
-    " e.names, t.names, y.online, y.since" + _FROM
+    " e.names, t.names, y.online, y.since, n.name" + _FROM
 )
 """The columns that `_node` needs."""
 
 _NAMES = (
-    "SELECT i.prefix, c.email, s.software FROM re6st_issued AS i JOIN cert AS c USING (prefix)"
-    " LEFT JOIN re6st_seen AS s USING (prefix) "
+    "SELECT i.prefix, c.email, s.software, n.name FROM re6st_issued AS i JOIN cert AS c USING (prefix)"
+    " LEFT JOIN re6st_seen AS s USING (prefix) LEFT JOIN re6st_name AS n ON n.prefix = i.prefix "
 )
 
 _OLDER = f"NOT instr(' ' || ifnull(e.names, '') || ' ', ' {Extension.BABEL_HELLO} ')"
@@ -227,7 +227,9 @@ class ListRows(SqlQueries):
 
 
 def _node(row: tuple[Any, ...]) -> ListedNode:
-    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags, online, since = row
+    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags, online, since, name = (
+        row
+    )
     prefix = Prefix.from_bits(bits)
     return ListedNode(
         prefix,
@@ -241,6 +243,7 @@ def _node(row: tuple[Any, ...]) -> ListedNode:
         tuple((names or "").split()),
         tuple((tags or "").split()),
         None if online is None else Stay(prefix, bool(online), since),
+        name,
     )
 
 
@@ -249,8 +252,8 @@ def _token(row: tuple[Any, ...]) -> ListedToken:
     return ListedToken(token, email, length, created, expires, uses, tuple(tags.split()))
 
 
-def _names(rows: Iterable[tuple[str, str | None, str | None]]) -> list[NodeName]:
-    return [NodeName(Prefix.from_bits(bits), email, software) for bits, email, software in rows]
+def _names(rows: Iterable[tuple[str, str | None, str | None, str | None]]) -> list[NodeName]:
+    return [NodeName(Prefix.from_bits(bits), *rest) for bits, *rest in rows]
 
 
 def _search(search: NodeSearch) -> tuple[str, dict[str, Any]]:
@@ -262,7 +265,8 @@ def _search(search: NodeSearch) -> tuple[str, dict[str, Any]]:
     if not search.text:
         return "1", {}
     escaped = search.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return "(c.email LIKE :like ESCAPE '\\' OR s.software LIKE :like ESCAPE '\\')", {"like": f"%{escaped}%"}
+    columns = " OR ".join(f"{column} LIKE :like ESCAPE '\\'" for column in ("n.name", "c.email", "s.software"))
+    return f"({columns})", {"like": f"%{escaped}%"}
 
 
 def _bits(prefixes: Iterable[Prefix]) -> str:

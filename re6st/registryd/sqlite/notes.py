@@ -10,7 +10,7 @@ from re6st.core.registry.clock import Marks
 from re6st.core.registry.presence import Stay
 from re6st.core.routing.babel_keys import KeyState
 from re6st.registryd.records import LastCall, StoredEvent
-from re6st.registryd.repository import NotFound
+from re6st.registryd.repository import Conflict, NotFound
 from re6st.registryd.sqlite.sql_queries import SWITCH_TIME, SqlQueries
 
 
@@ -32,6 +32,17 @@ class Notes(SqlQueries):
 
     def set_marks(self, marks: Marks) -> None:
         self._db.execute("INSERT OR REPLACE INTO re6st_clock VALUES (0, ?, ?)", (int(marks.trusted), int(marks.seen)))
+
+    def set_name(self, prefix: Prefix, name: str | None) -> None:
+        """Give a node a name, or none. Raises Conflict, NotFound."""
+        if self.pem(prefix) is None:
+            raise NotFound(f"no certificate for {prefix}")
+        self._db.execute("DELETE FROM re6st_name WHERE prefix = ?", (prefix.bits,))
+        if name is None:
+            return
+        if (other := self.named(name)) is not None:
+            raise Conflict(f"{other} has the name {name} already")
+        self._db.execute("INSERT INTO re6st_name VALUES (?, ?)", (prefix.bits, name))
 
     def mark_seen(self, calls: Sequence[LastCall]) -> None:
         """Store calls of nodes; those of nodes without a certificate are ignored."""

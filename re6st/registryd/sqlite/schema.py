@@ -68,6 +68,12 @@ OUR_SCHEMA = (
   number INTEGER PRIMARY KEY NOT NULL, time INTEGER NOT NULL, kind TEXT NOT NULL, cn TEXT, text TEXT NOT NULL,
   count INTEGER NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS re6st_event_kind ON re6st_event (kind)",
+    # The names of nodes (core/names.py).
+    "CREATE TABLE IF NOT EXISTS re6st_name (prefix TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL UNIQUE)",
+    """CREATE TRIGGER IF NOT EXISTS re6st_name_delete AFTER DELETE ON cert BEGIN
+  DELETE FROM re6st_name WHERE prefix = OLD.prefix; END""",
+    """CREATE TRIGGER IF NOT EXISTS re6st_name_free AFTER UPDATE ON cert WHEN NEW.cert IS NULL BEGIN
+  DELETE FROM re6st_name WHERE prefix = NEW.prefix; END""",
     # Tokens that have an end of their own.
     """CREATE TABLE IF NOT EXISTS re6st_token (
   token TEXT PRIMARY KEY NOT NULL, expires INTEGER NOT NULL)""",

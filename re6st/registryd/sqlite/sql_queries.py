@@ -173,6 +173,17 @@ class SqlQueries:
         row = self._one("SELECT trusted, seen FROM re6st_clock")
         return row and Marks(*row)
 
+    def name(self, prefix: Prefix) -> str | None:
+        """The name of a node."""
+        row = self._one("SELECT name FROM re6st_name WHERE prefix = ?", prefix.bits)
+        found: str | None = row and row[0]
+        return found
+
+    def named(self, name: str) -> Prefix | None:
+        """The node that has a name."""
+        row = self._one("SELECT prefix FROM re6st_name WHERE name = ?", name)
+        return Prefix.from_bits(row[0]) if row else None
+
     def is_used(self, prefix: Prefix) -> bool:
         """Whether this leaf, or one that contains it, is used or reserved."""
         above = [(prefix.bits[:length],) for length in range(prefix.length + 1)]

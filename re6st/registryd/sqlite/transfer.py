@@ -30,6 +30,7 @@ _QUERIES = {
     StateTable.EVENT: "SELECT number, time, kind, cn, text, count FROM re6st_event ORDER BY number",
     StateTable.TAGS: "SELECT prefix, names FROM re6st_tags JOIN re6st_issued USING (prefix) ORDER BY prefix",
     StateTable.STAY: "SELECT prefix, online, since FROM re6st_stay JOIN re6st_issued USING (prefix) ORDER BY prefix",
+    StateTable.NAME: "SELECT prefix, name FROM re6st_name JOIN re6st_issued USING (prefix) ORDER BY prefix",
 }
 
 
@@ -104,6 +105,8 @@ class FileEnd:
                 add("INSERT INTO re6st_tags VALUES (?, ?)", values)
             case StateTable.STAY:
                 add("INSERT INTO re6st_stay VALUES (?, ?, ?)", values)
+            case StateTable.NAME:
+                add("INSERT INTO re6st_name VALUES (?, ?)", values)
 
 
 @contextmanager

@@ -282,9 +282,9 @@ def test_a_node_is_found_by_what_is_known_of_it(world: World) -> None:
         await world.enrol()
         for target in ("1/16", "2", "2001:db8:42:1::1", "2001:db8:42:1:2:3:4:5"):
             assert (await remote.call("node", {"target": target}))["node"]["cn"] == "1/16"
-        for target in ("2/16", "3", "2001:db8:42:7::1", "2001:db8:43::1", "0" * 18):
+        for target in ("2/16", "3", "2001:db8:42:7::1", "2001:db8:43::1", "0" * 18, "alice"):
             assert (await refused(remote.call("node", {"target": target})))[0] == Status.NOT_FOUND
-        for target in ("alice", "2/1", "2001:db8", "", "9" * 30, "1/16\n", ":", "\x00"):
+        for target in ("Alice", "2/1", "2001:db8", "", "9" * 30, "1/16\n", ":", "\x00"):
             assert (await refused(remote.call("node", {"target": target})))[0] == Status.USAGE
 
     run(world, test)

@@ -56,6 +56,7 @@ class World:
         changes.add_token("plain", "t@b", 16, MOMENT)
         changes.add_token("several", "", 8, MOMENT, MOMENT + 50, uses=7, tags=("web", "db"))
         changes.set_tags(issued[0].prefix, ("core",))
+        changes.set_name(issued[0].prefix, "web1")
         changes.mark_seen([LastCall(issued[0].prefix, 100, 10, "1.0, Linux", "a b")])
         changes.mark_seen([LastCall(issued[1].prefix, 90, 7, "", "")])
         changes.mark_stays([Stay(issued[0].prefix, True, 50), Stay(issued[1].prefix, False, 60)])
@@ -113,7 +114,7 @@ def test_no_table_of_either_store_is_forgotten(world: World, cluster: Cluster) -
     with closing(sqlite3.connect(world.path)) as db:
         file = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     server = {name for (name,) in cluster.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", url)}
-    both = {"clock", "event", "revoked", "seen", "stay", "superseded", "tags", "token"}
+    both = {"clock", "event", "name", "revoked", "seen", "stay", "superseded", "tags", "token"}
     assert file == {"cert", "config", "crl", "token"} | {
         f"re6st_{name}" for name in both | {"extensions", "issued", "reusable"}
     }

@@ -572,3 +572,45 @@ def test_prefixes_numbers_and_serials_are_never_shared(world: World, steps: list
 
 class Undone(Exception):
     """A test takes back what it did."""
+
+
+def test_a_name_belongs_to_one_node_as_long_as_it_is_one(world: World) -> None:
+    def name(number: int) -> str | None:
+        found = world.browse(lambda lists: lists.node(Prefix(number, 16)))
+        assert found is not None
+        return found.name
+
+    first, second = world.issue(), world.issue()
+    world.change(lambda changes: changes.set_name(second.prefix, "web"))
+    assert (name(0), name(1)) == (None, "web")
+    assert world.read(lambda queries: queries.named("web")) == second.prefix
+    assert world.read(lambda queries: (queries.name(first.prefix), queries.name(second.prefix))) == (None, "web")
+    assert [each.name for each in world.browse(lambda lists: lists.names(9))] == [None, "web"]
+    with pytest.raises(Conflict):
+        world.change(lambda changes: changes.set_name(first.prefix, "web"))
+    with pytest.raises(NotFound):
+        world.change(lambda changes: changes.set_name(Prefix(9, 16), "www"))
+    world.change(lambda changes: changes.set_name(second.prefix, "web"))
+    world.renew(second)
+    world.reopen()
+    assert name(1) == "web", "renewed"
+    world.change(lambda changes: changes.set_name(second.prefix, "www"))
+    world.change(lambda changes: changes.set_name(first.prefix, "web"))
+    assert (name(0), name(1)) == ("web", "www")
+    world.change(lambda changes: changes.evict(second.prefix, MOMENT))
+    assert world.issue().prefix == second.prefix
+    assert name(1) is None, "another node has the prefix"
+    assert world.read(lambda queries: queries.named("www")) is None
+    world.change(lambda changes: changes.set_name(first.prefix, None))
+    assert name(0) is None
+
+
+def test_a_node_with_another_key_does_not_inherit_a_name(world: World) -> None:
+    old = world.issue()
+    later = world.make()
+    for key, kept in ((world.key, "web"), (cert.new_key().public_key(), None)):
+        world.change(lambda changes: changes.set_name(old.prefix, "web"))
+        world.key = key
+        again = later(Slot(old.prefix, 0, 500 if kept else 501))
+        world.change(lambda changes, again=again: changes.restore(old.prefix, again))  # type: ignore[misc]
+        assert world.read(lambda queries: queries.name(old.prefix)) == kept

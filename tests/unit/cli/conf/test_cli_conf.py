@@ -15,7 +15,7 @@ from re6st import cert
 from re6st.cli.conf import main as conf
 from re6st.cli.conf import options
 from re6st.cli.node import options as node_options
-from re6st.keys import pki
+from re6st.keys import pki, requested_name
 from tests.unit.enrolment_place import NETWORK, TOKEN, Registry, RunConf, fields_of, names, save_key
 
 # --- enrolment ---
@@ -279,3 +279,45 @@ def test_several_registries_are_asked_in_turn_and_written_down(
     lines = (here / "re6stnet.conf").read_text().splitlines()
     assert lines[:2] == ["registry http://127.0.0.1:1/", f"registry {registry.url}"]
     assert run(*["--registry", registry.url] * 9, "--anonymous", url="").code == 2
+
+
+# --- names ---
+
+
+def asked_name(registry: Registry) -> tuple[str, bool]:
+    """The name in the last request, and whether no other one will do."""
+    request = cert.load_request(registry.calls[-1][1]["req"].encode())
+    asked = requested_name.read(request)
+    assert asked is not None
+    return asked.name, asked.only
+
+
+def test_it_asks_for_its_host_name(run: RunConf, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "Web1.example.org")
+    assert run("--token", TOKEN, "--fingerprint", f"sha256:{registry.fingerprint}").code == 0
+    assert asked_name(registry) == ("web1", False)
+
+
+def test_it_asks_for_the_name_that_is_given(run: RunConf, registry: Registry) -> None:
+    outcome = run("--token", TOKEN, "--name", "www")
+    assert "named www" in outcome.out
+    assert asked_name(registry) == ("www", True)
+
+
+def test_it_asks_for_no_name(run: RunConf, registry: Registry) -> None:
+    assert run("--token", TOKEN, "--name", "").code == 0
+    assert requested_name.read(cert.load_request(registry.calls[-1][1]["req"].encode())) is None
+
+
+def test_what_is_no_name_is_no_call(run: RunConf, registry: Registry) -> None:
+    outcome = run("--token", TOKEN, "--name", "Web_1")
+    assert outcome.code == 2
+    assert "--name 'Web_1' cannot be a name" in outcome.err
+    assert not registry.calls
+
+
+def test_a_name_that_another_machine_has(run: RunConf, registry: Registry) -> None:
+    registry.answers["requestCertificate"] = 409, b""
+    outcome = run("--token", TOKEN, "--name", "www")
+    assert outcome.code == 5
+    assert "another machine of this network is named www" in outcome.err

@@ -23,11 +23,24 @@ from tests.unit.operator_place import Place, Terminal
 
 def test_nodes(place: Place) -> None:
     head, *rows = place.word("nodes").out.splitlines()
-    names = ["CN", "STATE", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "LAST", "CALL", "VERSION", "TAGS"]
+    names = [
+        "CN",
+        "NAME",
+        "STATE",
+        "SUBNET",
+        "ADDRESS",
+        "E-MAIL",
+        "ISSUED",
+        "EXPIRES",
+        "LAST",
+        "CALL",
+        "VERSION",
+        "TAGS",
+    ]
     assert head.split() == names
     assert len(rows) == 3
     assert [row.index("2001:db8:42:") for row in rows] == [head.index("SUBNET")] * 3
-    assert rows[1].split()[:5] == ["1/16", "-", "2001:db8:42:1::/64", "2001:db8:42:1::1", "alice@example.org"]
+    assert rows[1].split()[:6] == ["1/16", "-", "-", "2001:db8:42:1::/64", "2001:db8:42:1::1", "alice@example.org"]
     assert re.search(r"in 365 days +\d+ (s|min) ago +1\.5 \(p10\) +-$", rows[1])
     assert re.search(r"in 365 days +- +- +-$", rows[2])
     found = place.word("nodes", "--json").json["nodes"]
@@ -85,7 +98,27 @@ def test_one_node(place: Place) -> None:
     assert re.search(r"^CN +0/16 \(the registry's own node\)$", shown, re.M)
     assert re.search(r"^expires +\d{4}-\d\d-\d\dT[0-9:]{8}Z, in 365 days$", shown, re.M)
     assert "9/16: no such node" in place.refused(3, "nodes", "9/16")
-    assert "is not a CN" in place.refused(2, "nodes", "alice")
+    assert "alice: no such node" in place.refused(3, "nodes", "alice")
+    assert "is not a name, a CN" in place.refused(2, "nodes", "Alice")
+
+
+# --- names ---
+
+
+def test_a_node_gets_a_name_and_is_found_by_it(place: Place) -> None:
+    assert place.word("name", "1/16").out == "name  1/16  -\n"
+    assert place.word("name", "1/16", "web1").out == "name  1/16  web1; before: none\n"
+    assert place.word("name", "2001:db8:42:1::1", "web1").out == "name  1/16  web1\n"
+    assert "1/16 has the name web1 already" in place.refused(4, "name", "2/16", "web1").replace("2001:db8", "")
+    assert "cannot be a name" in place.refused(2, "name", "2/16", "Web_1")
+    assert "no such node" in place.refused(3, "name", "web2", "web3")
+    assert place.word("nodes", "web1", "--json").json["nodes"][0]["cn"] == "1/16"
+    assert re.search(r"^1/16 +web1 +- +2001:", place.word("nodes").out, re.M)
+    assert place.word("name", "web1", "www").out == "name  1/16  www; before: web1\n"
+    assert place.word("name", "2/16", "web1").status == 0
+    assert place.word("name", "www", "--remove").out == "name  1/16  -; before: www\n"
+    assert place.word("revoke", "web1", "--yes").out.startswith("revoked  2/16 web1, serial 3")
+    assert place.word("name", "1/16", "web1").status == 0, "who is gone has no name any more"
 
 
 # --- tokens ---

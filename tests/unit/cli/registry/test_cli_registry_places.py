@@ -171,6 +171,7 @@ def test_json_is_documented(resting: Place, tmp_path: Path) -> None:
         "rotate": resting.word("rotate", "--json").json,
         "revoke": resting.word("revoke", "1/16", "--yes", "--json").json,
         "revoked": resting.word("revoked", "--json").json,
+        "name": resting.word("name", "0/16", "web1", "--json").json,
         "own-node": resting.word("own-node", "--json").json,
         "hellos": resting.word("hellos", "--json").json,
         "params": resting.word("params", "--json").json,
