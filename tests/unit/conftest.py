@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import settings
 
 from re6st import cert
+from re6st.registryd.postgresql import watch
 from tests.postgresql_cluster import FAST, Cluster, Opener, in_postgresql
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -90,6 +91,12 @@ def cluster() -> Iterator[Cluster]:
     made = Cluster(*FAST)
     yield made
     made.remove()
+
+
+@pytest.fixture(autouse=True)
+def registries_look_often_for_a_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test waits for that, and for the end of the look."""
+    monkeypatch.setattr(watch, "INTERVAL", 0.05)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
