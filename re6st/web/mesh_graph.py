@@ -37,6 +37,7 @@ def graph_record(picture: Picture, names: Iterable[NodeName], total: int) -> Rec
     nodes = [
         {
             "cn": prefix.cn,
+            "name": known[prefix].name,
             "email": known[prefix].email or None,
             "version": known[prefix].software or None,
             "state": _state(picture, prefix, index in own_peers),
@@ -84,7 +85,7 @@ def dot(record: Record) -> str:
         return "dotted" if not tunnel["alive"] else "dashed" if tunnel["cut"] else "solid"
 
     return digraph(
-        ((node["cn"], {"color": colours.get(node["state"], "gold3")}) for node in record["nodes"]),
+        ((node["cn"], _look(node, colours.get(node["state"], "gold3"))) for node in record["nodes"]),
         ((names[each["from"]], names[each["to"]], {"style": style(each)}) for each in record["tunnels"]),
     )
 
@@ -106,6 +107,12 @@ def svg_shapes(record: Record) -> dict[str, list[dict[str, Any]]]:
     ]
     lines = [{"a": places[edge["from"]], "b": places[edge["to"]], **edge} for edge in record["tunnels"]]
     return {"circles": circles, "lines": lines}
+
+
+def _look(node: Record, colour: str) -> dict[str, str]:
+    """The attributes of a node for Graphviz, which writes its CN where there is no label."""
+    label = {"label": f"{node['cn']} {node['name']}"} if node["name"] else {}
+    return {"color": colour, **label}
 
 
 def _state(picture: Picture, prefix: Prefix, is_own_peer: bool) -> str:

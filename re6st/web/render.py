@@ -20,6 +20,7 @@ STATIC = HERE / "static"
 CSV_COLUMNS = (
     *(
         "cn",
+        "name",
         "subnet",
         "address",
         "email",

@@ -128,7 +128,11 @@
   function search() {
     const text = find.value.trim().toLowerCase();
     found = !text ? null : new Set(nodes.filter((node) =>
-      [node.cn, node.email, node.version].some((value) => value && value.toLowerCase().includes(text))));
+      [node.cn, node.name, node.email, node.version].some((value) => value && value.toLowerCase().includes(text))));
+  }
+
+  function label(node) {
+    return node.name ? `${node.cn} ${node.name}` : node.cn;
   }
 
   function select(node) {
@@ -146,7 +150,7 @@
     title.className = "mono";
     title.textContent = selected.cn;
     const steps = path.size ? `, ${path.size - 1} step${path.size === 2 ? "" : "s"} from the registry` : "";
-    const lines = [selected.email, selected.version, `${selected.state}${steps}`,
+    const lines = [selected.name, selected.email, selected.version, `${selected.state}${steps}`,
       `${selected.tunnels} tunnel${selected.tunnels === 1 ? "" : "s"}${selected.cut ? "; others hang on it alone" : ""}`];
     card.replaceChildren(title, ...lines.filter(Boolean).map((line) => {
       const paragraph = document.createElement("p");
@@ -264,10 +268,10 @@
       context.globalAlpha = 0.85;
       context.strokeStyle = colours.panel;
       context.lineWidth = 4 / view.k;
-      context.strokeText(node.cn, x, node.y);
+      context.strokeText(label(node), x, node.y);
       context.globalAlpha = 1;
       context.fillStyle = node.state === "offline" ? colours.dim : colours.text;
-      context.fillText(node.cn, x, node.y);
+      context.fillText(label(node), x, node.y);
     }
   }
 

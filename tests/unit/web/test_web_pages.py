@@ -71,7 +71,7 @@ def test_an_email_address_is_no_html_and_no_formula(tmp_path: Path) -> None:
         assert '"><script>' not in found.text
 
     run(tmp_path, test)
-    row = dict.fromkeys(("cn", "subnet", "address", "online", "seen", "version", "protocol", "tunnels"), "")
+    row = dict.fromkeys(("cn", "name", "subnet", "address", "online", "seen", "version", "protocol", "tunnels"), "")
     row |= dict.fromkeys(("online_since", "offline_since"), "")
     row |= dict.fromkeys(("issued", "expires", "serial", "revoked", "tags"), "")
     assert "'=cmd" in csv_text([row | {"email": "=cmd|' /C calc'!A0"}])
@@ -88,6 +88,22 @@ def test_no_secret_is_on_any_page(tmp_path: Path) -> None:
             assert not [secret for secret in secrets if secret in text], path
             assert "PRIVATE" not in text
             assert "hmac" not in text.lower()
+
+    run(tmp_path, test)
+
+
+def test_the_topology_has_the_names_of_machines(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        await browser.simulation.admin.call("name", {"target": "3/16", "name": "web1"})
+        while not (record := (await browser.get("/topology.json")).json)["tunnels"]:
+            await asyncio.sleep(0.05)
+        assert {node["cn"]: node["name"] for node in record["nodes"] if node["name"]} == {"3/16": "web1"}
+        assert "3/16 web1</text>" in (await browser.get("/topology")).text
+        assert 'label="3/16 web1"' in (await browser.get("/topology.dot")).text
+        assert [node["cn"] for node in (await browser.get("/nodes.json?search=web1")).json["nodes"]] == ["3/16"]
+        table = {row["cn"]: row for row in csv.DictReader((await browser.get("/nodes.csv")).text.splitlines())}
+        assert (table["3/16"]["name"], table["4/16"]["name"]) == ("web1", "")
+        assert "web1" in (await browser.get("/nodes/3/16")).text
 
     run(tmp_path, test)
 
