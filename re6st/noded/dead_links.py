@@ -37,6 +37,10 @@ from re6st.linux.probes import EchoAnswer
 from re6st.noded.link_counts import LinkCounts, LinkEnds, NeighbourMacs, PacketCounters, TableSource
 from re6st.noded.link_losses import LinkLosses
 
+NOTE = 0.2
+"""Seconds between two notes of which clients are dead."""
+EVERYBODY = 5.0
+"""Seconds between two times that all clients are asked for a sign of life, where somebody wants a place."""
 FORGOTTEN = 10.0
 """Seconds for which destinations are led around a link that babel was to forget, while it finds no way to them."""
 LASTING = 5.0
@@ -184,6 +188,8 @@ class DeadLinks:
         self._asked_for: dict[Way, tuple[NextHop, Prefix | None]] = {}
         self._forgotten: dict[NextHop, tuple[Prefix | None, float]] = {}
         """Dead links that babel was to forget, with whom they are, and since when."""
+        self._noted = self._asked_everybody = float("-inf")
+        """When dead clients were last noted, and when all clients were asked for a sign of life."""
 
     def record(self) -> Record:
         """For the operator."""
@@ -199,7 +205,9 @@ class DeadLinks:
 
     def silent_peers(self) -> frozenset[Prefix]:
         """Those behind dead links who are not heard by another way either, for some seconds."""
-        return frozenset(owner for owner, _ in self._forgotten.values() if owner is not None)
+        now = self._clock()
+        found = (owner for owner, since in self._forgotten.values() if now - since < FORGOTTEN)
+        return frozenset(owner for owner in found if owner is not None)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -240,6 +248,10 @@ class DeadLinks:
         """Nothing is known of the links."""
         self._active = False
         self.losses.stop(self._clock())
+        self.dead_clients.forget()
+        for known in (self._forgotten, self._found, self._asked_for, self._proofs):
+            known.clear()
+        self._search_again = float("-inf")
         await self._lead_around({})
         await self._tell_planes(frozenset())
 
@@ -257,10 +269,10 @@ class DeadLinks:
         self._pace.looked(now)
         if self._counts.follow(now, at_once=bool(self._detours), quiet=self.liveness.quiet and not self._counts.ended):
             self._costs = self._lowest.note(self._counts.costs, now)
-            self._note_clients(now)
         packets = self._counts.count(traffic, self.liveness)
         now = self._clock()
         found = self.liveness.look(packets, now, self._counts.over_tcp, self._counts.ended)
+        self._note_clients(now)
         self._question_others(now)
         self._question_clients(now)
         ask = partial(_ask, echo, {})
@@ -285,27 +297,31 @@ class DeadLinks:
         lines = self._counts.lines
         dying = {lines[hop].name for hop in self.liveness.dying_links(now) if hop in lines} if lines else set()
         if dying:
-            self.liveness.question((hop for hop, line in lines.items() if line.name in dying), now)
+            self.liveness.question((hop for hop, line in lines.items() if line.name in dying), now, doubt=True)
 
     def _question_clients(self, now: float) -> None:
         """Where nothing goes to a client it would not be seen that it is dead: ask those of whom babel hears nothing
         any more; and all, if somebody wants a place."""
-        self.liveness.question(
-            self._counts.clients if self.dead_clients.place_sought else self._counts.quiet_clients, now
-        )
+        everybody = self.dead_clients.place_sought and now - self._asked_everybody >= EVERYBODY
+        if everybody:
+            self._asked_everybody = now
+        clients = self._counts.clients if everybody else self._counts.quiet_clients
+        self.liveness.question(clients, now, doubt=False)
         self.dead_clients.place_sought = False
 
     def _note_clients(self, now: float) -> None:
-        """Say which clients are dead by all their links with us. babel may have forgotten them since."""
+        """Say which clients are dead by all their links with us, and heard by babel by none. babel may have forgotten
+        them since."""
         dead = self.liveness.dead
-        if not dead and not self.dead_clients:
+        if (not dead and not self.dead_clients) or now - self._noted < NOTE:
             return
+        self._noted = now
         alive = {self._ends.owner_at(hop) for hop in self._counts.costs if hop not in dead}
         self.dead_clients.heard(peer for peer in alive if peer is not None)
-        for hop in dead & self._counts.clients:
+        for hop in dead & self._counts.quiet_clients:
             peer = self._ends.owner_at(hop)
             if peer is not None and peer not in alive:
-                self.dead_clients.died(peer, hop.interface, now)
+                self.dead_clients.died(peer, hop.interface, now - self.liveness.silence(hop, now), now)
 
     def _answered(self, answer: EchoAnswer) -> None:
         (ip, index), now = answer.target, self._clock()
@@ -342,13 +358,15 @@ class DeadLinks:
             if not detour.unproved:
                 wanted[way] = detour
                 continue
-            if way not in self._asked_for or detour.instead_of in forgotten:
+            if way not in self._asked_for:
                 continue
             proof = self._proof(self._asked_for[way], now)
             if now >= proof.until:
                 continue
-            if proof.heard and detour.instead_of in self.liveness.dead:
+            if proof.heard and detour.instead_of in self.liveness.dead | forgotten:
                 wanted[way] = detour
+            elif detour.instead_of in forgotten:
+                continue  # its interface may be down, which the way for packets of others leads by
             elif isinstance(way[0], IPv6Network) and self._subnet.subnet_of(way[1]):
                 wanted |= for_packets_of(way, self._subnet, detour)
         await self._lead_around(wanted)

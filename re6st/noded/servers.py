@@ -179,7 +179,7 @@ class Servers:
 
     def joined(self, client: ServerClient, protocol: TunnelProtocol) -> None:
         """A client has connected."""
-        self._parts.dead_clients.heard((client.peer,))
+        self._parts.dead_clients.joined(client.peer, time.monotonic())
         log.info("%s connected from %s by %s", client.peer, client.address, protocol)
         self._parts.gateways.hold(client.address)
         self._note(protocol)

@@ -190,7 +190,7 @@ class World:
         server.links.remove(link)
         server.ghosts.append(link)
         if not link.up:
-            server.dead_clients.died(client.prefix, link.interface_of(server), self.now)
+            server.dead_clients.died(client.prefix, link.interface_of(server), self.now, self.now)
         self.engine.after(DISCONNECT_TIME if link.up else self.plan.forget, lambda: self._forget(link))
 
     def _forget(self, link: Wire) -> None:
@@ -252,6 +252,7 @@ class World:
         else:
             self.counts["tunnels"] += 1
             server.clients += 1
+            server.dead_clients.joined(machine.prefix, self.now)
             trip = places.round_trip(machine.place, server.place)
             excess = max(0.0, min(trip, RTT_MAX) - RTT_MIN)
             link = Wire(machine, server, BASE + round(PENALTY * excess / (RTT_MAX - RTT_MIN)))

@@ -10,9 +10,14 @@ from collections.abc import Iterable, Mapping
 
 from re6st.core.prefix import Prefix
 
-FREED = 2.0
-"""Seconds from the moment at which a client is found dead until its place may be taken, if nothing at all comes from it
-meanwhile, no answer either: a machine that has too much to do stands still for less."""
+FREED = 2.5
+"""Seconds without any sign of life, answers to echo requests too, until a place may be taken: a machine that has too
+much to do stands still for less."""
+NEW = 60.0
+"""For so many seconds, nobody who has just connected is taken for dead: babel may still know it by its tunnel of
+before."""
+HELD = 120.0
+"""Seconds after which what was found says nothing any more. Tunnels give such a client up before that."""
 
 
 class DeadClients:
@@ -23,6 +28,7 @@ class DeadClients:
         self.place_sought = False
         """Whether somebody was turned away lately: clients are to be asked for a sign of life."""
         self._dead: dict[Prefix, tuple[str, float]] = {}
+        self._new: dict[Prefix, float] = {}
 
     def __bool__(self) -> bool:
         """Whether any is dead."""
@@ -30,21 +36,33 @@ class DeadClients:
 
     @property
     def known(self) -> Mapping[Prefix, tuple[str, float]]:
-        """On which interface each is, and since when."""
+        """On which interface each is, and when it last gave a sign of life."""
         return self._dead
 
-    def died(self, peer: Prefix, interface: str, now: float) -> None:
-        """A client on this interface gives no sign of life, though it was asked for one."""
-        self._dead.setdefault(peer, (interface, now))
+    def died(self, peer: Prefix, interface: str, last: float, now: float) -> None:
+        """A client on this interface gives no sign of life, though asked for one; the last one came at `last`."""
+        if now - self._new.get(peer, float("-inf")) >= NEW:
+            self._dead[peer] = interface, last
+
+    def joined(self, peer: Prefix, now: float) -> None:
+        """It has connected."""
+        self.heard((peer,))
+        self._new = {each: since for each, since in self._new.items() if now - since < NEW}
+        self._new[peer] = now
 
     def heard(self, peers: Iterable[Prefix]) -> None:
         """These live, or are no clients any more."""
         for peer in peers:
             self._dead.pop(peer, None)
 
+    def forget(self) -> None:
+        """Links are not watched any more: nothing is known of anybody."""
+        self._dead.clear()
+
     def spare(self, now: float) -> list[Prefix]:
         """Those whose places may be taken, who is dead for longest first."""
+        self._dead = {peer: found for peer, found in self._dead.items() if now - found[1] < HELD}
         return sorted(
-            (peer for peer, (_, since) in self._dead.items() if now - since >= FREED),
+            (peer for peer, (_, last) in self._dead.items() if now - last >= FREED),
             key=lambda peer: self._dead[peer][1],
         )

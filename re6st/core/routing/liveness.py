@@ -305,15 +305,15 @@ class Liveness:
             if link.seems_dead or (link.died is not None and now - link.died < QUESTION_AGAIN)
         )
 
-    def question(self, hops: Iterable[NextHop], now: float) -> None:
-        """Ask these for a sign of life, whatever goes over them: others that share their line seem dead. They are
-        doubtful until they give one. Not again those that were asked so lately.
+    def question(self, hops: Iterable[NextHop], now: float, *, doubt: bool) -> None:
+        """Ask these for a sign of life, whatever goes over them. `doubt`: others that share their line seem dead, so
+        they are doubtful until they give one. Not again those that were asked so lately.
         """
         for hop in hops:
             link = self._links.get(hop)
             if link is None or link.died is not None or not link.answers or now - link.questioned < QUESTION_AGAIN:
                 continue
-            link.questioned, link.is_questioned = now, True
+            link.questioned, link.is_questioned = now, link.is_questioned or doubt
             if not link.probes:
                 link.owes, link.since = True, min(link.since, now - link.patience)
                 self._next_look = now
