@@ -321,7 +321,7 @@ class DeadLinks:
         for hop in dead & self._counts.quiet_clients:
             peer = self._ends.owner_at(hop)
             if peer is not None and peer not in alive:
-                self.dead_clients.died(peer, hop.interface, now - self.liveness.silence(hop, now), now)
+                self.dead_clients.died(peer, hop.interface, now - self.liveness.silence(hop, now))
 
     def _answered(self, answer: EchoAnswer) -> None:
         (ip, index), now = answer.target, self._clock()

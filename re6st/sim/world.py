@@ -190,7 +190,7 @@ class World:
         server.links.remove(link)
         server.ghosts.append(link)
         if not link.up:
-            server.dead_clients.died(client.prefix, link.interface_of(server), self.now, self.now)
+            server.dead_clients.died(client.prefix, link.interface_of(server), self.now)
         self.engine.after(DISCONNECT_TIME if link.up else self.plan.forget, lambda: self._forget(link))
 
     def _forget(self, link: Wire) -> None:

@@ -13,9 +13,6 @@ from re6st.core.prefix import Prefix
 FREED = 2.5
 """Seconds without any sign of life, answers to echo requests too, until a place may be taken: a machine that has too
 much to do stands still for less."""
-NEW = 60.0
-"""For so many seconds, nobody who has just connected is taken for dead: babel may still know it by its tunnel of
-before."""
 HELD = 120.0
 """Seconds after which what was found says nothing any more. Tunnels give such a client up before that."""
 
@@ -28,7 +25,7 @@ class DeadClients:
         self.place_sought = False
         """Whether somebody was turned away lately: clients are to be asked for a sign of life."""
         self._dead: dict[Prefix, tuple[str, float]] = {}
-        self._new: dict[Prefix, float] = {}
+        self._joined: dict[Prefix, float] = {}
 
     def __bool__(self) -> bool:
         """Whether any is dead."""
@@ -39,16 +36,17 @@ class DeadClients:
         """On which interface each is, and when it last gave a sign of life."""
         return self._dead
 
-    def died(self, peer: Prefix, interface: str, last: float, now: float) -> None:
+    def died(self, peer: Prefix, interface: str, last: float) -> None:
         """A client on this interface gives no sign of life, though asked for one; the last one came at `last`."""
-        if now - self._new.get(peer, float("-inf")) >= NEW:
+        # Else that is its tunnel of before, which babel still knows.
+        if last > self._joined.get(peer, float("-inf")):
             self._dead[peer] = interface, last
 
     def joined(self, peer: Prefix, now: float) -> None:
         """It has connected."""
         self.heard((peer,))
-        self._new = {each: since for each, since in self._new.items() if now - since < NEW}
-        self._new[peer] = now
+        self._joined = {each: since for each, since in self._joined.items() if now - since < HELD}
+        self._joined[peer] = now
 
     def heard(self, peers: Iterable[Prefix]) -> None:
         """These live, or are no clients any more."""

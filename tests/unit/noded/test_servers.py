@@ -85,8 +85,7 @@ def test_a_newcomer_gets_the_place_of_a_client_that_is_dead_and_of_no_other(
                 server.clients[1] = ServerClient(PEER, 4, "192.0.2.4")
             if case != "it lives":
                 dead_for = FREED / 2 if case == "it died just now" else FREED + 1
-                now = time.monotonic()
-                parts.dead_clients.died(PEER, interface, now - dead_for, now)
+                parts.dead_clients.died(PEER, interface, time.monotonic() - dead_for)
             owner = _Owner(servers, parts, TunnelProtocol.TCP)
             assert not owner.make_room(PEER), "not for itself"
             parts.dead_clients.place_sought = False
