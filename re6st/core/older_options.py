@@ -46,6 +46,8 @@ REGISTRY = frozenset(
     )
 )
 """Options of re6st-registry that the older software does not have."""
+SERVER = frozenset(("database", "database-file"))
+"""Those of them that say that its state is in PostgreSQL."""
 
 
 def set_aside(text: str, ours: Set[str]) -> tuple[str, list[str]]:

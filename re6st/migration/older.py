@@ -31,6 +31,8 @@ def hand_over(places: Places, node: Owner | None, registry: Owner | None, to: Ow
 
     Our services are stopped. A user that is None has no files. Raises StateError, OSError.
     """
+    if registry is not None:
+        _refuse_server(places.options)
     users = {each.user for each in (node, registry) if each is not None}
     etc = places.options.parent
     for directory in (etc, places.state(NODE)):
@@ -112,6 +114,17 @@ def _option_files(places: Places) -> tuple[tuple[Path, Set[str]], ...]:
         (places.options.with_name("re6stnet.conf"), older_options.NODE),
         (places.options, older_options.REGISTRY),
     )
+
+
+def _refuse_server(options: Path) -> None:
+    """The older registry has a file only, and the one that is here may be from before a move to PostgreSQL: it would
+    give prefixes a second time. Raises StateError.
+    """
+    for name in older_options.set_aside(_read(options), older_options.SERVER)[1]:
+        raise StateError(
+            f"{options}:{name}: the registry's state is in PostgreSQL, which the older software cannot use. First move"
+            " it back to a file with re6st-registry migrate, and take the line out"
+        )
 
 
 def _read(path: Path) -> str:

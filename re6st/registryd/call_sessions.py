@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import secrets
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -20,7 +21,9 @@ from re6st.core.registry.sessions import CallSessions, ClientSessions, HelloClai
 from re6st.core.wire.offers import expand
 from re6st.core.wire.rpc import CallKeys, Ratchet, SealedRatchet
 from re6st.keys import sealing
-from re6st.registryd.repository import Repository, SharedState
+from re6st.registryd.repository import Repository, RepositoryError, SharedState
+
+logger = logging.getLogger("registry")
 
 T = TypeVar("T")
 
@@ -30,7 +33,7 @@ PURPOSE = b"re6st sessions that several registries share"
 
 
 class NodeSessions(Protocol):
-    """Those of all clients. Each coroutine raises RepositoryError."""
+    """Those of all clients. Each coroutine but `drop` raises RepositoryError."""
 
     async def pending_answer(self, prefix: Prefix, claims: HelloClaims, source: str, now: float) -> bytes | None:
         """As `CallSessions.pending_answer`."""
@@ -47,7 +50,9 @@ class NodeSessions(Protocol):
         """The call that `check` has found got no answer with this session's key."""
 
     async def drop(self, prefix: Prefix) -> None:
-        """As `CallSessions.drop`."""
+        """As `CallSessions.drop`, after a change of the certificate, which has been made by now: what depends on that
+        goes on if this fails.
+        """
 
 
 def sessions_of(repository: Repository, authority: cert.Authority) -> NodeSessions:
@@ -119,7 +124,10 @@ class SharedSessions:
         await self._change(prefix, change)
 
     async def drop(self, prefix: Prefix) -> None:
-        await self._change(prefix, lambda sessions: sessions.drop(prefix))
+        try:
+            await self._change(prefix, lambda sessions: sessions.drop(prefix))
+        except RepositoryError as error:
+            logger.warning("sessions of %s were ended with its certificate's change only: %s", prefix, error)
 
     async def _change(self, prefix: Prefix, change: Callable[[CallSessions], T]) -> T:
         associated = prefix.bits.encode("ascii")

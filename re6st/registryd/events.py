@@ -70,10 +70,10 @@ class Events:
         """The number of events of each kind since the start."""
         self._clock = clock
         self._number = 0
-        self._events: dict[EventKind, deque[Event]] = {kind: deque(maxlen=KEPT) for kind in EventKind}
+        self._events: dict[EventKind, deque[Event]] = _no_events()
         self.unwritten: set[EventKind] = set()
         """Kinds that have events which are not in the repository yet."""
-        self._ours: deque[Event] = deque(maxlen=KEPT)
+        self._ours: dict[EventKind, deque[Event]] = _no_events()
         self._load(stored)
 
     def to_store(self, kind: EventKind) -> list[StoredEvent]:
@@ -87,7 +87,7 @@ class Events:
         self._number += 1
         self.totals[kind] += 1
         event = Event(self._number, self._clock(), kind, cn, shown)
-        self._ours.append(event)
+        self._ours[kind].append(event)
         self._add(event)
         self.unwritten.add(kind)
         if kind is not EventKind.REFUSED:
@@ -95,26 +95,31 @@ class Events:
                 listener()
 
     def take_ours(self) -> list[Event]:
-        """The events that were noted here since the last call of this, at most KEPT, to write them beside those of
-        others.
+        """The events that were noted here since the last call of this, at most KEPT of each kind, to write them
+        beside those of others.
         """
-        ours, self._ours = [*self._ours], deque(maxlen=KEPT)
+        ours, self._ours = self._all_ours(), _no_events()
         self.unwritten.clear()
         return ours
 
     def put_back(self, ours: Iterable[Event]) -> None:
         """They could not be written."""
-        self._ours.extendleft(reversed([*ours]))
-        self.unwritten |= {event.kind for event in self._ours}
+        later, self._ours = self._all_ours(), _no_events()
+        for event in (*ours, *later):
+            self._ours[event.kind].append(event)
+            self.unwritten.add(event.kind)
 
     def read_again(self, stored: Iterable[StoredEvent]) -> None:
         """These are stored by now, and have those of others among them; ours that are not written stay."""
         self._load(stored)
-        for event in self._ours:
+        for event in self._all_ours():
             self._number += 1
             self._add(replace(event, number=self._number))
         for listener in tuple(self.listeners):
             listener()
+
+    def _all_ours(self) -> list[Event]:
+        return sorted((event for events in self._ours.values() for event in events), key=lambda event: event.number)
 
     def _load(self, stored: Iterable[StoredEvent]) -> None:
         known = {each.value for each in EventKind}
@@ -137,6 +142,10 @@ class Events:
         chosen = self._events.values() if kind is None else [self._events[kind]]
         found = [event for events in chosen for event in events if cn is None or event.cn == cn]
         return sorted(found, key=lambda event: -event.number)[:limit]
+
+
+def _no_events() -> dict[EventKind, deque[Event]]:
+    return {kind: deque(maxlen=KEPT) for kind in EventKind}
 
 
 def stored_events(queries: Queries) -> list[StoredEvent]:

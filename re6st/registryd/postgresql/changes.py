@@ -82,7 +82,10 @@ class PostgresChanges(PostgresQueries):
     def renew(self, old: Issued, make: Callable[[int], x509.Certificate]) -> Issued:
         """Replace a certificate by one with a new serial, which `make` makes."""
         self._supersede(old)
-        return self._replace(old.prefix, make(self._next_serial()))
+        new = make(self._next_serial())
+        if not pki.same_key(cert.load_pem(old.pem).public_key(), new.public_key()):
+            self._end_sessions(old.prefix)
+        return self._replace(old.prefix, new)
 
     def restore(self, prefix: Prefix, found: x509.Certificate) -> Issued:
         """Store a certificate that was forgotten: in place of an older one, or where the prefix is free.
@@ -111,10 +114,12 @@ class PostgresChanges(PostgresQueries):
         if not same:
             self.set_tags(prefix, ())
             self.set_name(prefix, None)
+        self._end_sessions(prefix)
         return self._replace(prefix, found)
 
     def _insert(self, prefix: Prefix, email: str | None, number: int | None, new: x509.Certificate) -> Issued:
         issued = _issued(prefix, new)
+        self._end_sessions(prefix)
         self._execute(
             "INSERT INTO certificate (prefix, email, pem, serial, number, not_after) VALUES (%s, %s, %s, %s, %s, %s)",
             *(prefix.bits, email, issued.pem.decode("ascii"), issued.serial, number, issued.not_after),
@@ -128,6 +133,10 @@ class PostgresChanges(PostgresQueries):
             *(issued.pem.decode("ascii"), issued.serial, issued.not_after, prefix.bits),
         )
         return issued
+
+    def _end_sessions(self, prefix: Prefix) -> None:
+        """They were begun with the key of another certificate."""
+        self._execute("DELETE FROM session WHERE prefix = %s", prefix.bits)
 
     def _supersede(self, old: Issued) -> None:
         """Another certificate replaces this one."""
@@ -157,7 +166,7 @@ class PostgresChanges(PostgresQueries):
 
     def _free(self, prefix: Prefix, *, keep: bool = False) -> None:
         row = self.one("DELETE FROM certificate WHERE prefix = %s RETURNING number", prefix.bits)
-        self._execute("DELETE FROM session WHERE prefix = %s", prefix.bits)
+        self._end_sessions(prefix)
         self._execute("DELETE FROM superseded WHERE prefix = %s", prefix.bits)
         if keep or prefix == self.registry_prefix():
             # All nodes take a route to this prefix as proof that they are connected: nobody else may ever have it

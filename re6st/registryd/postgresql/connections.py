@@ -75,9 +75,11 @@ class Connections:
                 "SELECT set_config('synchronous_commit', 'on', false)"
                 " WHERE current_setting('synchronous_commit') IN ('off', 'local')"
             )
-        except psycopg.Error as error:
+        except Exception as error:  # others too: psycopg 3.1 waits with select(), which refuses high descriptors
             self._failed = (time.monotonic(), in_one_line(error))
-            raise
+            if isinstance(error, psycopg.Error):
+                raise
+            raise psycopg.OperationalError(in_one_line(error)) from None
         return db
 
     @contextmanager

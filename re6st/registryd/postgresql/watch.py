@@ -56,7 +56,7 @@ class RegistryWatch:
         while not self._stop.is_set():
             try:
                 self._watch()
-            except psycopg.Error as error:
+            except Exception as error:  # whatever happens, the thread goes on
                 if self._listens and not self._stop.is_set():
                     logger.warning("database %s: %s: connecting again", self._connections.name, in_one_line(error))
             finally:
@@ -70,6 +70,8 @@ class RegistryWatch:
             db.add_notify_handler(self._hear)
             db.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(str(row and row[0]))))
             self._listens = True
+            ready = select.poll()  # unlike select(), it takes any descriptor
+            ready.register(db.fileno(), select.POLLIN)
             self._told(frozenset(Outdated))  # what was told while nobody listened
             while not self._stop.is_set():
                 if not self.leads:
@@ -81,7 +83,7 @@ class RegistryWatch:
                 if self._heard:
                     heard, self._heard = frozenset(self._heard), set()
                     self._told(heard)
-                select.select([db.fileno()], [], [], INTERVAL)
+                ready.poll(INTERVAL * 1000)
 
     def _hear(self, notification: psycopg.Notify) -> None:
         name, _, what = notification.payload.partition(" ")

@@ -111,6 +111,17 @@ def test_the_directory_that_a_purge_of_the_older_package_took_is_made_again(plac
     assert names(places.state(NODE)) == ["registry.db"]
 
 
+@pytest.mark.parametrize("line", ["database postgresql://db/re6st", "database-file=/etc/re6stnet/database"])
+def test_a_registry_in_postgresql_is_not_handed_over_with_a_file_of_before(
+    places: Places, database: Path, line: str
+) -> None:
+    places.options.write_text(f"{CONF}{line}\n")
+    with pytest.raises(StateError, match="re6st-registry migrate"):
+        hand_over(places)
+    assert database.exists()
+    assert places.options.read_text() == f"{CONF}{line}\n"
+
+
 def test_a_token_ends_under_the_older_registry_when_it_was_said_to(places: Places, database: Path) -> None:
     """Which lets tokens live for the grace period after their date."""
     hand_over(places)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import queue
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,13 +21,16 @@ from re6st.registryd.postgresql.changes import PostgresChanges
 from re6st.registryd.postgresql.connections import PAUSE, Connections
 from re6st.registryd.postgresql.queries import PostgresQueries
 from re6st.registryd.postgresql.store import LOCK, PostgresStore
+from re6st.registryd.postgresql.watch import RegistryWatch
 from re6st.registryd.records import Issued, Slot
-from re6st.registryd.repository import Changes, RepositoryError
+from re6st.registryd.repository import Changes, Outdated, RepositoryError
 from tests.postgresql_cluster import Cluster
 
 T = TypeVar("T")
 
 NOW = datetime(2027, 6, 1, tzinfo=UTC)
+HIGH = 1100
+"""A descriptor that select() refuses."""
 
 
 class World:
@@ -94,6 +100,29 @@ def _soon(ask: Callable[[], T]) -> T:
         except RepositoryError:
             threading.Event().wait(PAUSE / 5)
     return ask()
+
+
+def test_others_are_heard_with_more_descriptors_than_select_takes(world: World) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2 * HIGH:
+        pytest.skip("the limit of open files is too low")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * HIGH, hard))
+    held: list[int] = []
+    try:
+        while not held or held[-1] < HIGH:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        told: queue.Queue[object] = queue.Queue()
+        watch = RegistryWatch(Connections(world.url), "other", told.put)
+        told.get(timeout=10)
+        world.change(lambda changes: changes.set_config("version", b"\1"))
+        assert told.get(timeout=10) == {Outdated.PARAMETERS}
+        world.change(lambda changes: changes.set_config("version", b"\2"))
+        assert told.get(timeout=10) == {Outdated.PARAMETERS}
+        watch.close()
+    finally:
+        for each in held:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_connections_that_somebody_ended_are_made_again(world: World, cluster: Cluster) -> None:

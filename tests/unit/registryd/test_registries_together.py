@@ -18,6 +18,7 @@ from re6st.core.wire.rpc import HEADER, CallKeys, Ratchet, SealedRatchet, target
 from re6st.keys import sealing
 from re6st.registryd.call_sessions import from_json, to_json
 from re6st.registryd.events import EventKind
+from re6st.registryd.repository import RepositoryError
 from tests.postgresql_cluster import Cluster, in_postgresql
 from tests.unit.registry_world import A, B, World
 
@@ -116,6 +117,27 @@ def test_who_is_revoked_at_one_is_out_at_all(worlds: list[World]) -> None:
             return 2 in parameters.crl and version_number(parameters.version) > before
 
         assert await until(known) < LIMIT
+
+    together(test, worlds)
+
+
+def test_a_revocation_is_served_at_once_though_sessions_cannot_be_written(
+    worlds: list[World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(first: World, second: World) -> None:
+        for _ in range(2):
+            await first.enrol()
+        keys = await second.hello(B)
+        assert (await first.in_session(keys, "getNetworkConfig", B)).status == 200
+
+        async def away(*args: object) -> None:
+            raise RepositoryError("the database restarts")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(first.store, "change_sessions", away)
+            assert (await first.call("revoke", cn_or_serial=B.cn)).status == 204
+        assert 2 in (await first.parameters(A)).crl
+        assert (await second.in_session(keys, "getNetworkConfig", B)).status == 401
 
     together(test, worlds)
 

@@ -48,6 +48,19 @@ def test_a_flood_of_refusals_pushes_nothing_else_out() -> None:
     assert len(events.newest(10 * KEPT)) == KEPT + 1
 
 
+def test_a_flood_of_refusals_pushes_out_nothing_that_is_not_written_yet() -> None:
+    events, _ = make()
+    events.note(EventKind.REVOKED, "stolen", A)
+    for number in range(3 * KEPT):
+        events.note(EventKind.REFUSED, f"wrong {number}")
+    ours = events.take_ours()
+    assert (ours[0].text, len(ours)) == ("stolen", KEPT + 1)
+    events.note(EventKind.REFUSED, "the last")
+    events.put_back(ours)
+    again = events.take_ours()
+    assert (again[0].text, again[-1].text, len(again)) == ("stolen", "the last", KEPT + 1)
+
+
 def test_text_from_outside_is_cut_and_made_printable() -> None:
     events, _ = make()
     events.note(EventKind.REFUSED, "a\x1b[2J\n" + "b" * 1000)
