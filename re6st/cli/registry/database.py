@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ ENVIRONMENT = "RE6ST_REGISTRY_DATABASE"
 SCHEMES = ("postgresql", "postgres")
 SECRETS = ("password", "sslpassword")
 URL_LIMIT = 4096
+UNENCODED = (
+    "its URL cannot be read. Percent-encode the special characters of its password: @ is %40, / is %2F, % is %25"
+)
 NO_DRIVER = "PostgreSQL needs psycopg 3: apt install python3-psycopg, or pip install 'psycopg[binary]'"
 
 
@@ -122,9 +126,17 @@ def postgresql(text: str) -> str:
 def _url(text: str) -> str:
     """Raises ValueError."""
     url = text.strip()
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES or not url.partition("://")[1] or any(not letter.isprintable() for letter in url):
+    scheme, colon, rest = url.partition("://")
+    if scheme not in SCHEMES or not colon or any(not letter.isprintable() for letter in url):
         raise ValueError("not a URL like postgresql://USER@HOST/NAME")
+    # Elsewhere an @ may be of a password that was cut by a character before it, and would be shown in part.
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    if rest.count("@") > ("@" in authority) or re.search("%(?![0-9A-Fa-f]{2})", rest):
+        raise ValueError(UNENCODED)
+    try:
+        urlsplit(url)
+    except ValueError:  # whose text may have the password
+        raise ValueError(UNENCODED) from None
     return url
 
 

@@ -51,8 +51,10 @@ class Connections:
         """Raises RepositoryError if the URL cannot be read."""
         try:
             given = conninfo.conninfo_to_dict(url)
-        except psycopg.Error as error:
-            raise RepositoryError(f"database: {in_one_line(error)}") from None
+        except psycopg.Error:  # whose text may have a part of the password
+            raise RepositoryError(
+                "database: its URL cannot be read. Percent-encode the special characters of its password"
+            ) from None
         self._parameters = _DEFAULTS | {name: str(value) for name, value in given.items()}
         self.name = f"postgresql://{given.get('host', '')}/{given.get('dbname', '')}"
         """The database, for the log."""

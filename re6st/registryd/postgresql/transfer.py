@@ -14,6 +14,7 @@ from re6st.registryd.moving import Row, StateTable
 from re6st.registryd.postgresql.connections import Connections, in_one_line
 from re6st.registryd.postgresql.queries import TOKEN_KEY, Connection, PostgresQueries, from_text, to_text
 from re6st.registryd.postgresql.store import LOCK, PostgresStore
+from re6st.registryd.postgresql.watch import NOBODY_LEADS
 from re6st.registryd.repository import RepositoryError
 
 CHUNK = 500
@@ -95,12 +96,14 @@ class ServerEnd:
 
 @contextmanager
 def server_end(url: str, network: IPv6Network) -> Iterator[ServerEnd]:
-    """The database in PostgreSQL; an error undoes all changes. Raises RepositoryError."""
+    """The database in PostgreSQL, which no registry uses; an error undoes all changes. Raises RepositoryError."""
     PostgresStore(url, network).close()  # it brings the tables up to date
     connections = Connections(url)
     try:
         with connections.lent() as db, db.transaction():
             db.execute(LOCK)
+            if db.execute(NOBODY_LEADS).fetchone() != (True,):
+                raise RepositoryError(f"database {connections.name} is in use by a registry: stop all of them first")
             db.execute("SET LOCAL statement_timeout = 0")
             db.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             yield ServerEnd(db)

@@ -26,6 +26,8 @@ INTERVAL = 0.5
 _CHANNEL = "'re6st_' || 'certificate'::regclass::oid"
 """The name of the channel of the tables that the connection sees."""
 _LEAD = "SELECT pg_try_advisory_lock('certificate'::regclass::oid::integer, 1)"
+NOBODY_LEADS = "SELECT pg_try_advisory_xact_lock('certificate'::regclass::oid::integer, 1)"
+"""Whether no registry leads; if so, none does before this transaction ends."""
 
 
 def tell(db: Connection, name: str, news: Iterable[Outdated]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -20,8 +21,10 @@ from re6st.core.registry.clock import Marks
 from re6st.core.registry.presence import Stay
 from re6st.core.routing.babel_keys import KeyState
 from re6st.registryd.moving import Row, StateTable, move
+from re6st.registryd.postgresql.connections import Connections
 from re6st.registryd.postgresql.store import PostgresStore
 from re6st.registryd.postgresql.transfer import server_end
+from re6st.registryd.postgresql.watch import RegistryWatch
 from re6st.registryd.records import Issued, LastCall, Slot, StoredEvent
 from re6st.registryd.repository import Changes, Repository, RepositoryError
 from re6st.registryd.sqlite.check import check
@@ -186,6 +189,23 @@ def test_a_move_that_was_interrupted_is_begun_again(world: World, cluster: Clust
     to_server(world, url)
     with pytest.raises(RepositoryError, match="give an empty one"):
         to_server(world, url)
+
+
+def test_a_registry_that_runs_in_postgresql_is_refused(world: World, cluster: Cluster, tmp_path: Path) -> None:
+    url, back = cluster.database(), tmp_path / "back.db"
+    to_server(world, url)
+    watch = RegistryWatch(Connections(url), "another", lambda news: None)
+    for _ in range(500):
+        if not watch.leads:
+            threading.Event().wait(0.02)
+    assert watch.leads
+    with (
+        pytest.raises(RepositoryError, match="in use by a registry"),
+        server_end(url, world.network) as old,
+        file_end(back, world.network) as new,
+    ):
+        move(old, new)
+    watch.close()
 
 
 def test_a_registry_that_runs_and_certificates_that_nobody_can_read_are_refused(world: World, cluster: Cluster) -> None:

@@ -15,6 +15,8 @@ from re6st import cert
 from re6st.cli.registry import main as registry
 from re6st.cli.registry.config import ConfigError, configure, make_parser
 from re6st.cli.registry.database import ENVIRONMENT, DatabasePlace
+from re6st.registryd.postgresql.connections import Connections
+from re6st.registryd.repository import RepositoryError
 from tests.postgresql_cluster import Cluster
 from tests.unit.cli.registry.test_cli_registry import Process, wait_until
 from tests.unit.operator_place import Place
@@ -92,6 +94,17 @@ def test_a_file_that_others_can_read_and_what_is_no_url_are_refused(
     with pytest.raises(SystemExit):
         found("--database", "r.db")
     assert "not a URL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("password", ["p%zzsecret", "p/secret", "p?secret", "p#secret", "p@secret", "p/@secret"])
+def test_no_part_of_a_password_that_was_not_encoded_is_shown(here: Path, private: Path, password: str) -> None:
+    private.write_text(f"postgresql://re6st:{password}@db1/net")
+    with pytest.raises(ConfigError, match="Percent-encode") as refused:
+        found("--database-file", str(private))
+    assert "secret" not in str(refused.value)
+    with pytest.raises(RepositoryError) as unreadable:
+        Connections("postgresql://re6st:p%zzsecret@db1/net")
+    assert "secret" not in str(unreadable.value)
 
 
 def test_a_database_that_is_not_there_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
