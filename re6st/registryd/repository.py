@@ -285,7 +285,9 @@ class SharedState(Protocol):
         """Whether we do what one of them has to do: each second one of them leads, or none."""
 
     def watch(self, told: Callable[[frozenset[Outdated]], None]) -> None:
-        """Call `told`, in this event loop, when others have changed something, and when that may have been missed."""
+        """Call `told`, in this event loop, when others have changed something, when that may have been missed, and
+        when nobody knows whether a change of ours was made.
+        """
 
     async def change_sessions(self, prefix: Prefix, change: Callable[[bytes | None], tuple[bytes | None, T]]) -> T:
         """Replace what is kept of a client's sessions; `change` returns that (None: nothing) and the result.

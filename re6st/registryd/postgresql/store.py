@@ -57,6 +57,7 @@ class PostgresStore:
         self._network_length = network.prefixlen
         self._writer: Connection | None = None
         self._watch: RegistryWatch | None = None
+        self._told: Callable[[frozenset[Outdated]], None] | None = None
         self._name = secrets.token_hex(8)
         """By which we know our own news."""
         try:
@@ -131,6 +132,7 @@ class PostgresStore:
             with contextlib.suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(told, news)
 
+        self._told = tell_loop
         self._watch = RegistryWatch(self._connections, self._name, tell_loop)
 
     async def change_sessions(self, prefix: Prefix, change: Callable[[bytes | None], tuple[bytes | None, T]]) -> T:
@@ -192,7 +194,12 @@ class PostgresStore:
             changes = PostgresChanges(db, self._network_length)
             results = [self._attempt(db, changes, job) for job in batch]
             tell(db, self._name, changes.news)
-            db.execute("COMMIT")
+            try:
+                db.execute("COMMIT")
+            except psycopg.Error:
+                if self._told is not None and changes.news:
+                    self._told(frozenset(changes.news))  # it may have been made, and nobody else tells us
+                raise
             return results
         except Exception as error:  # whatever happens, the thread goes on
             logger.error("database %s: %d changes refused: %s", self.name, len(batch), in_one_line(error))

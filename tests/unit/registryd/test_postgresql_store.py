@@ -102,6 +102,30 @@ def _soon(ask: Callable[[], T]) -> T:
     return ask()
 
 
+def test_what_may_have_been_committed_is_read_again(world: World) -> None:
+    """The connection ends with the commit, so nobody knows."""
+    with psycopg.connect(world.url, autocommit=True) as db:
+        db.execute(
+            "CREATE FUNCTION end_it() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END'"
+        )
+        db.execute(
+            "CREATE CONSTRAINT TRIGGER at_the_end AFTER INSERT ON config DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW WHEN (new.name = 'version') EXECUTE FUNCTION end_it()"
+        )
+
+    async def main() -> None:
+        told: asyncio.Queue[object] = asyncio.Queue()
+        world.store.watch(told.put_nowait)
+        async with asyncio.timeout(20):
+            assert await told.get() == frozenset(Outdated), "what was told while nobody listened"
+            with pytest.raises(RepositoryError):
+                await world.store.change(lambda changes: changes.set_config("version", b"\1"))
+            assert await told.get() == {Outdated.PARAMETERS}
+
+    asyncio.run(main())
+
+
 def test_others_are_heard_with_more_descriptors_than_select_takes(world: World) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2 * HIGH:
