@@ -163,6 +163,9 @@ class Links(Protocol):
     def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
         """How many clients of a server have a link instead of their tunnel to it, a peer left out."""
 
+    def is_served(self, peer: Prefix, protocol: TunnelProtocol) -> bool:
+        """Whether a peer is one of those."""
+
     def beside(self, interface: str) -> Iterable[str]:
         """The interfaces of links beside the one on this interface, with the same peer."""
 
@@ -193,6 +196,7 @@ class ServedClients(Protocol):
 
     def client(self, peer: Prefix) -> tuple[TunnelProtocol, ServerClient] | None: ...
     def admits(self, peer: Prefix, serial: int | None) -> bool: ...
+    def link_ended(self, peer: Prefix) -> None: ...
 
 
 class ReplaceableTunnels(Protocol):

@@ -257,6 +257,10 @@ class FurtherLinks:
         """See contracts.Links."""
         return self.first.served(protocol, besides)
 
+    def is_served(self, peer: Prefix, protocol: TunnelProtocol) -> bool:
+        """See contracts.Links."""
+        return self.first.is_served(peer, protocol)
+
     def beside(self, interface: str) -> tuple[str, ...]:
         """See contracts.Links."""
         return tuple(name for name, hop in self.as_one().items() if hop.interface == interface)

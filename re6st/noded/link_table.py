@@ -84,8 +84,14 @@ class LinkTable:
     def served_by(self, protocol: TunnelProtocol, besides: Iterable[Prefix]) -> int:
         """How many links took the place of tunnels to a server of ours, some peers left out."""
         left_out = frozenset(besides)
-        places = [each.place for peer, each in self.served.items() if each.link is not None and peer not in left_out]
-        return sum(place is not None and place.protocol is protocol for place in places)
+        return sum(self.is_served(peer, protocol) for peer in self.served if peer not in left_out)
+
+    def is_served(self, peer: Prefix, protocol: TunnelProtocol) -> bool:
+        """Whether a link with a peer took the place of its tunnel to a server of ours."""
+        known = self.served.get(peer)
+        if known is None or known.link is None:
+            return False
+        return known.place is not None and known.place.protocol is protocol
 
     def free(self, names: Iterable[str], used: Container[str]) -> str | None:
         """The name for the interface of a new link of ours: one that was never there, else the one that was given

@@ -82,6 +82,10 @@ class NoLinks:
         """None."""
         return 0
 
+    def is_served(self, peer: Prefix, protocol: TunnelProtocol) -> bool:
+        """Nobody is."""
+        return False
+
     def beside(self, interface: str) -> Iterable[str]:
         """None."""
         return ()

@@ -156,11 +156,13 @@ class Servers:
 
     def make_room(self, protocol: TunnelProtocol, newcomer: Prefix) -> bool:
         """End a client of a server that is dead, by its tunnel or the link that took the place of that."""
+        if self._parts.in_force.effective.max_clients <= 0:
+            return False
         dead, now = self._parts.dead_clients, time.monotonic()
         for peer in dead.spare(now):
-            interface, since = dead.known[peer]
-            if peer == newcomer or not self._has(peer, interface, protocol):
+            if peer == newcomer or not self._has(peer, protocol):
                 continue
+            _, since = dead.known[peer]
             dead.heard((peer,))
             log.info(
                 "%s loses its place to %s: it is dead for %.1f s, and gives no sign of life",
@@ -172,10 +174,10 @@ class Servers:
         dead.place_sought = True
         return False
 
-    def _has(self, peer: Prefix, interface: str, protocol: TunnelProtocol) -> bool:
-        """Whether a peer has a place at a server, by its tunnel there, or by a link on this interface."""
+    def _has(self, peer: Prefix, protocol: TunnelProtocol) -> bool:
+        """Whether a peer has a place at a server, by its tunnel there, or by the link that took the place of that."""
         by_tunnel = any(each.peer == peer for each in self.running[protocol].clients.values())
-        return by_tunnel or any((end.peer, end.interface) == (peer, interface) for end in self._parts.links.ends())
+        return by_tunnel or self._parts.links.is_served(peer, protocol)
 
     def joined(self, client: ServerClient, protocol: TunnelProtocol) -> None:
         """A client has connected."""
@@ -193,6 +195,10 @@ class Servers:
         self._parts.gateways.let_go(client.address)
         self._note(protocol)
         self._parts.event(policy.ClientDown(client.peer))
+
+    def link_ended(self, peer: Prefix) -> None:
+        """A client that had a link instead of its tunnel is gone: it has no place that could be taken."""
+        self._parts.dead_clients.heard((peer,))
 
     async def up(self, interface: str, mtu: int, protocol: TunnelProtocol) -> None:
         """A server listens. Raises OSError."""

@@ -273,6 +273,10 @@ class WireGuard:
         both = (peer for peer in self.table.served if self._client(peer) is not None)
         return self.table.served_by(protocol, (besides, *both))
 
+    def is_served(self, peer: Prefix, protocol: TunnelProtocol) -> bool:
+        """See contracts.Links."""
+        return self.table.is_served(peer, protocol) and self._client(peer) is None
+
     # -- transport.wireguard.LinkOwner --
 
     def say(self, peer: Prefix, body: bytes) -> None:
@@ -388,8 +392,10 @@ class WireGuard:
 
     def client_gone(self, peer: Prefix, place: Endpoint | None) -> None:
         """A client of ours, which came from that place, has no link any more."""
-        if self._hands is not None and place is not None:
-            self._hands[0].let_go(place.host)
+        if self._hands is not None:
+            self._hands[0].servers.link_ended(peer)
+            if place is not None:
+                self._hands[0].let_go(place.host)
         self._event(policy.ClientDown(peer))
 
     # -- which tunnels links replace --

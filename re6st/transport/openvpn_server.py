@@ -34,6 +34,9 @@ CLIENT_LIMIT = 100_000
 COMINGS = 0.5, 40, 100, 1000
 """How often one client is let in a second, and at once, and all of them: each time costs us as much as it likes, in the
 policy of the mesh, in babel and in the log, and an honest one comes a few times, over all its addresses and ours."""
+ENDED_FOR_ONE = 2
+"""How many dead clients are ended at most for one newcomer: where many are too many, as the limit was lowered, it would
+be in vain."""
 TELL_EVERY = 60.0
 STIR_FIRST, STIR_LAST = 0.005, 0.5
 """Seconds until OpenVPN is made to look again at the clients that we have let in, doubling; and the least between two
@@ -267,10 +270,12 @@ class OpenVpnServer:
         return False
 
     def _may_come(self, client: ServerClient, change: ClientChange) -> bool:
-        if not self._owner.admits(client.peer, client.serial) or self._full(client.peer):
+        if not self._owner.admits(client.peer, client.serial):
             return False
-        if change is not ClientChange.CONNECT or self._comings.take(client.peer, client.since):
-            return True
+        if change is not ClientChange.CONNECT:
+            return self._over(client.peer) < 0
+        if self._comings.take(client.peer, client.since):
+            return not self._full(client.peer)
         if client.since - self._told_of_haste >= TELL_EVERY:
             self._told_of_haste = client.since
             log.warning(
@@ -281,11 +286,17 @@ class OpenVpnServer:
         return False
 
     def _full(self, peer: Prefix) -> bool:
-        while self._others(peer) >= min(self._owner.room(peer), CLIENT_LIMIT):
-            if not self._owner.make_room(peer):
-                return True
-        return False
+        """Whether there is no place for a newcomer, also after dead ones were ended for it, if few have to be."""
+        over = self._over(peer)
+        while 0 <= over < ENDED_FOR_ONE and self._owner.make_room(peer):
+            before, over = over, self._over(peer)
+            if over >= before:
+                break
+        return over >= 0
 
-    def _others(self, peer: Prefix) -> int:
-        """How many clients there are, a peer left out: who connects again is not counted twice."""
-        return sum(client.peer != peer for client in self.clients.values())
+    def _over(self, peer: Prefix) -> int:
+        """By how many clients there is no room for a peer, itself left out: who connects again is not counted twice.
+        The last place is taken at 0.
+        """
+        others = sum(client.peer != peer for client in self.clients.values())
+        return others - min(self._owner.room(peer), CLIENT_LIMIT)

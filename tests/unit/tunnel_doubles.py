@@ -186,6 +186,9 @@ class FakeLinks:
     def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
         return sum(each is protocol and peer != besides for peer, each in self.counts.items())
 
+    def is_served(self, peer: Prefix, protocol: TunnelProtocol) -> bool:
+        return self.counts.get(peer) is protocol
+
 
 class FakeDialer:
     """A tunnel that is being opened for ever, or is up with its peer."""

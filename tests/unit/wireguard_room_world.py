@@ -149,6 +149,8 @@ class Node:
     held: dict[Prefix, Dialer] = field(default_factory=dict)
     clients: dict[Prefix, ServerClient] = field(default_factory=dict)
     retired: list[Prefix] = field(default_factory=list)
+    links_ended: list[Prefix] = field(default_factory=list)
+    """Clients that had links instead of their tunnels, and are gone."""
     greeted: list[Prefix] = field(default_factory=list)
     ways: list[str] = field(default_factory=list)
     open: frozenset[int] = frozenset()
@@ -225,6 +227,9 @@ class Node:
 
     def admits(self, peer: Prefix, serial: int | None) -> bool:
         return peer not in self.refused and serial not in self.effective.parameters.crl
+
+    def link_ended(self, peer: Prefix) -> None:
+        self.links_ended.append(peer)
 
     def retire(self, peer: Prefix) -> None:
         self.retired.append(peer)

@@ -64,12 +64,32 @@ def test_a_client_with_a_link_takes_its_place_among_those_of_its_server(
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("case", ["a tunnel", "a link", "it lives", "it died just now", "a link that is over"])
+def test_a_dead_client_is_forgotten_when_its_link_ends(tmp_path: Path, nodes: dict[str, cert.Identity]) -> None:
+    async def run() -> None:
+        async with Tasks() as tasks:
+            parts = parts_of(effective_config(tmp_path, nodes["1/16"]), tasks)
+            parts.dead_clients.died(PEER, "re6stnet-wgs1", time.monotonic())
+            Servers(parts).link_ended(PEER)
+            assert not parts.dead_clients
+            await tasks.end_all()
+
+    asyncio.run(run())
+
+
+CASES = [
+    *("a tunnel", "a link", "it lives", "it died just now", "a link that is over"),
+    *("a link instead of a tunnel to another server", "a tunnel, and nobody may come"),
+]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_a_newcomer_gets_the_place_of_a_client_that_is_dead_and_of_no_other(
     tmp_path: Path, nodes: dict[str, cert.Identity], caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
     caplog.set_level(logging.INFO)
     effective = effective_config(tmp_path, nodes["1/16"], (1194, TunnelProtocol.TCP))
+    if case.endswith("nobody may come"):
+        effective = replace(effective, parameters=replace(effective.parameters, max_clients=0))
 
     async def run() -> None:
         async with Tasks() as tasks:
@@ -79,8 +99,9 @@ def test_a_newcomer_gets_the_place_of_a_client_that_is_dead_and_of_no_other(
             server = FakeListener("re6stnet-tcp")
             servers.running[TunnelProtocol.TCP] = server
             interface = "re6stnet-wgs1" if case.startswith("a link") else server.interface
-            if case == "a link":
+            if case.startswith("a link") and not case.endswith("over"):
                 links.up = [LinkEnd(PEER, interface, PeerIdentity(4, 4))]
+                links.counts = {PEER: TunnelProtocol.UDP if case.endswith("another server") else TunnelProtocol.TCP}
             elif case != "a link that is over":
                 server.clients[1] = ServerClient(PEER, 4, "192.0.2.4")
             if case != "it lives":
@@ -94,7 +115,8 @@ def test_a_newcomer_gets_the_place_of_a_client_that_is_dead_and_of_no_other(
             assert links.ended == ([PEER] if freed else [])
             assert server.log == (["4/16 is cut off"] if freed else [])
             assert ("4/16 loses its place to 5/16" in caplog.text) == freed
-            assert parts.dead_clients.place_sought != freed, "clients are asked for a sign of life"
+            sought = not freed and not case.endswith("nobody may come")
+            assert parts.dead_clients.place_sought == sought, "clients are asked for a sign of life"
             await tasks.end_all()
 
     asyncio.run(run())

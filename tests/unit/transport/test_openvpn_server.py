@@ -304,6 +304,49 @@ def test_where_there_is_no_room_a_client_that_is_dead_goes_at_once(
     assert len(told.joined) == 3
 
 
+@pytest.mark.parametrize("case", ["it is in already", "it comes too often", "many are too many", "it makes no room"])
+def test_no_dead_client_goes_for_one_who_does_not_get_its_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: str
+) -> None:
+    asked: list[Prefix] = []
+    full, denied = asyncio.Event(), asyncio.Event()
+    most = int(openvpn_server.COMINGS[1])
+
+    async def part(peer: Peer) -> None:
+        for number in range(4):
+            peer.block("CLIENT", f"CONNECT,{number},1", common_name=f"{number}/16", tls_serial_0=number)
+        for number in range(10, 10 + most if case == "it comes too often" else 10):
+            peer.block("CLIENT", f"CONNECT,{number},1", common_name="4/16", tls_serial_0=4)
+            peer.block("CLIENT", f"DISCONNECT,{number}", common_name="4/16")
+        peer.block("CLIENT", "CONNECT,5,1", common_name="5/16", tls_serial_0=5)
+        await peer.hears("client-auth 5 1")
+        await full.wait()
+        if case == "it is in already":
+            peer.block("CLIENT", "REAUTH,3,2", common_name="3/16", tls_serial_0=3)
+            await peer.hears('client-deny 3 2 "not accepted"')
+        else:
+            peer.block("CLIENT", "CONNECT,100,1", common_name="4/16", tls_serial_0=4)
+            await peer.hears('client-deny 100 1 "not accepted"')
+        denied.set()
+        await peer.closes()
+
+    async def watch(server: OpenVpnServer, told: Told, _programs: FakePrograms) -> None:
+        def make_room(newcomer: Prefix) -> bool:
+            asked.append(newcomer)
+            return len(asked) < 10
+
+        await until(lambda: 5 in server.clients)
+        told.room, told.make_room = 3 if case == "many are too many" else len(server.clients), make_room
+        if case == "it is in already":
+            told.room -= 1
+        full.set()
+        async with asyncio.timeout(5):
+            await denied.wait()
+
+    serve(monkeypatch, tmp_path, [part], watch)
+    assert asked == ([Prefix(4, 16)] if case == "it makes no room" else []), "once, if it is of no use"
+
+
 def test_who_may_not_come_in_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def part(peer: Peer) -> None:
         for number, name in enumerate(["2/16", "", "nonsense", "9/1", "1/16\\n"]):

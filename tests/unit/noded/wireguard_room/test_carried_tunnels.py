@@ -47,6 +47,7 @@ async def test_the_end_of_the_tunnel_ends_the_link_at_both_ends(world: World) ->
     assert world.b.mesh.clients == {}
     assert world.a.kernel.bounced == ["re6stnet-wg1"], "babel is told that nobody is there"
     assert world.b.ways == ["+192.0.2.1", "-192.0.2.1"]
+    assert world.b.links_ended == [world.a.own]
     assert not world.b.open, "the router sends nothing to it any more"
 
 
