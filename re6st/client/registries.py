@@ -60,7 +60,7 @@ class Registries:
     ) -> http.Response:
         """GET `target` from one of them, or from `only` one. Raises NoAnswer, and TooLong for more than `limit` bytes.
 
-        What is not `repeatable` goes to the next one only if the one before it did nothing with it. What is gets an
+        What is not `repeatable` goes to the next one only if the one before it did not get it. What is gets an
         answer soon, or goes there.
         """
         order = [self._urls[url] for url in ([only] if only in self._urls else self.choice.order(time.monotonic()))]
@@ -113,7 +113,7 @@ class Registries:
                 del failures[url]
                 return answer
             failures[url] = f"{answer.status} {http.phrase(answer.status)}."
-            if not repeatable and answer.status != HTTPStatus.SERVICE_UNAVAILABLE:  # it may have done it
+            if not repeatable:  # it may have done it, though it cannot say so: its database ended in that moment
                 return answer
         return answer
 

@@ -31,6 +31,8 @@ TOLD_AGAIN = 60.0
 FAILURES_COUNTED = 9
 """After so many in a row the wait is RETRY_LAST."""
 BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 1.0, 60.0
+BOOTSTRAP_SELDOM = 600.0
+"""Where another registry's node is reached: the first one is most often just away."""
 NAMED_AGAIN = 3.0
 """Seconds, to twice as many, until the registry is asked again where whom it named did not take us: others may."""
 PARTITION_WAIT = 10.0
@@ -104,24 +106,29 @@ class Opening:
         state = self._state
         yield from (asked.until for asked in self._asked.values())
         yield from (since + LOST_AGE for since in self._lost.values())
-        if not state.connected and state.settings.client_count > 0 and not self._bootstrap.pending:
+        if not state.undivided and state.settings.client_count > 0 and not self._bootstrap.pending:
             yield self._bootstrap.until
         if self._split is not None:
             yield self._split.until
-        if self._missing() > 0 or not state.connected or self._lost or state.settings.neighbours:
+        if self._missing() > 0 or not state.undivided or self._lost or state.settings.neighbours:
             yield from (failures.until for failures in self._failures.values())
 
     def reach_out(self, now: float) -> list[Action]:
-        """When we do not reach the registry's node: ask for a first peer, and try those we remember."""
+        """When we do not reach the first registry's node: ask for a first peer, and try those we remember. Seldom
+        where we reach another one's.
+        """
         settings, peers = self._state.settings, self._state.survey.peers
-        if self._state.connected:
+        node = self._state.registry_node
+        actions: list[Action] = [EnsureSession(node)] if self._state.connected and node != settings.own else []
+        if self._state.undivided:
             if self._partitioned is not None or self._bootstrap.next > BOOTSTRAP_FIRST:
                 self._partitioned, self._bootstrap = None, _Wait(pending=self._bootstrap.pending)
-            node = self._state.registry_node
-            return [] if node == settings.own else [EnsureSession(node)]
+            return actions
         if settings.client_count == 0:
-            return []
-        actions: list[Action] = []
+            return actions
+        longest = BOOTSTRAP_SELDOM if self._state.connected else BOOTSTRAP_LAST
+        if self._bootstrap.next > longest:
+            self._bootstrap.next, self._bootstrap.until = longest, min(self._bootstrap.until, now + longest)
         wanted = 0
         if not peers:
             if self._partitioned is not None:
@@ -134,7 +141,7 @@ class Opening:
         wait = self._bootstrap
         if not wait.pending and now >= wait.until:
             wait.until = now + wait.next * self._rng.uniform(0.8, 1.2)
-            wait.next = min(2 * wait.next, BOOTSTRAP_LAST)
+            wait.next = min(2 * wait.next, longest)
             if settings.registry != settings.own:
                 wait.pending = True
                 actions.append(AskBootstrap())
@@ -376,7 +383,7 @@ class Opening:
     def _missing(self) -> int:
         """How many more tunnels to have with peers that we reach through others (wire.md 10.4)."""
         # In a part of a split network, or of a split region, one stays free for a tunnel to the other part.
-        whole = self._state.connected and not self._state.survey.split
+        whole = self._state.undivided and not self._state.survey.split
         count = self._state.settings.client_count - (0 if whole else 1)
         wanted = count if self._state.clients else min(self._state.modest, count)
         return wanted - len(self._state.tunnels) - len(self._asked)

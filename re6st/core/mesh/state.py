@@ -110,6 +110,13 @@ class State:
         return bool(self.survey.peers) if node == self.settings.own else self.reaches(node)
 
     @property
+    def undivided(self) -> bool:
+        """Whether we reach the first registry's node. Who reaches that of another one alone may be in a part of the
+        network that was cut off: there, both parts have a registry's node."""
+        first = self.settings.registry
+        return self.connected if first == self.settings.own else self.reaches(first)
+
+    @property
     def limit(self) -> int:
         """How many client tunnels we want at most."""
         return self.settings.client_count if self.clients or not self.connected else self.modest
