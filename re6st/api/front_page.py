@@ -25,7 +25,12 @@ def _digest(text: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") + "'"
 
 
-_SCRIPT, _STYLE = ((HERE / name).read_text("utf-8") for name in ("join.js", "join.css"))
+COPY = HERE / "copy.js"
+"""A script that the operator's page has, too."""
+
+
+_SCRIPT = "".join(path.read_text("utf-8") for path in (COPY, HERE / "join.js"))
+_STYLE = (HERE / "join.css").read_text("utf-8")
 
 TEXT = (HERE / "join.html").read_text("utf-8").replace("/*style*/", _STYLE).replace("/*script*/", _SCRIPT)
 """It says nothing about the network, since anybody may read it."""

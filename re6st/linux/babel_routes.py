@@ -98,16 +98,10 @@ class BabelRoutes:
         `only` those to some destinations, for packets from some sources.
         """
 
-        def ask(netlink: Netlink) -> list[KernelRoute]:
-            removed = []
-            for _, route in self._read(netlink, plans):
-                if (priority is None or route.priority != priority) and (only is None or _way(route) in only):
-                    with suppress(NetlinkError):
-                        netlink.delete_route(route)
-                        removed.append(route)
-            return removed
+        def unwanted(route: KernelRoute) -> bool:
+            return (priority is None or route.priority != priority) and (only is None or _way(route) in only)
 
-        return await _beside(ask)
+        return await self._remove(plans, unwanted)
 
     async def sweep_lost(self, plans: Collection[AddressPlan]) -> list[KernelRoute]:
         """Remove those by which a babeld that ended made a way unreachable that it had lost; returns them.
@@ -115,10 +109,15 @@ class BabelRoutes:
         For the network they say nothing any more, and to the kernel they hide the route of the whole region.
         """
 
+        return await self._remove(plans, lambda route: route.type == RTN_UNREACHABLE)
+
+    async def _remove(
+        self, plans: Collection[AddressPlan], unwanted: Callable[[KernelRoute], bool]
+    ) -> list[KernelRoute]:
         def ask(netlink: Netlink) -> list[KernelRoute]:
             removed = []
             for _, route in self._read(netlink, plans):
-                if route.type == RTN_UNREACHABLE:
+                if unwanted(route):
                     with suppress(NetlinkError):
                         netlink.delete_route(route)
                         removed.append(route)

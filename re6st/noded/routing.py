@@ -270,7 +270,8 @@ class RoutingPlane:
         while True:
             now = _now()
             age = now - self._known_at if self.babel.age else 0.0
-            seen = replace(self.seen, starved=self.seen.starved - self.silent())
+            silent = self.silent()
+            seen = replace(self.seen, starved=self.seen.starved - silent) if silent else self.seen
             if start := self._restarts.due(seen, now, self._in_force.effective.babel_hello, age):
                 await self.babel.renew(start.reason, stale=start.stale or self._clean)
             elif self._restarts.doubts:

@@ -20,6 +20,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from re6st.api import front_page
 from re6st.api.operations import AdminError
 from re6st.core.limits.rate import RateLimit
 from re6st.core.prefix import Prefix, PrefixError
@@ -151,6 +152,7 @@ class PageServer:
         app.router.add_get("/login", self._login_page)
         app.router.add_post("/login", self._login)
         app.router.add_post("/logout", self._logout)
+        app.router.add_get("/static/copy.js", self._copy_script)
         app.router.add_static("/static/", STATIC)
         return app
 
@@ -277,6 +279,10 @@ class PageServer:
         if not request.path.endswith(".json"):
             record = record | await asyncio.to_thread(mesh_graph.svg_shapes, record)
         return record
+
+    async def _copy_script(self, _: web.Request) -> web.FileResponse:
+        """The page for newcomers has it, too."""
+        return web.FileResponse(front_page.COPY)
 
     async def _dot(self, request: web.Request) -> web.Response:
         return _download(mesh_graph.dot(await self._views.topology()), "text/vnd.graphviz", "topology.dot")

@@ -23,30 +23,6 @@
     byId("wrong").hidden = whole || fragment.length < 2;
   }
 
-  async function copy(text, from) {
-    try {
-      await navigator.clipboard.writeText(text);  // only where the page came by HTTPS, or from this machine
-      return true;
-    } catch {
-      const range = document.createRange();
-      range.selectNodeContents(from);
-      getSelection().removeAllRanges();
-      getSelection().addRange(range);
-      return document.execCommand("copy");
-    }
-  }
-
-  for (const box of document.querySelectorAll(".copy")) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = "Copy";
-    button.addEventListener("click", async () => {
-      const from = box.querySelector("pre");
-      button.textContent = (await copy(from.textContent, from)) ? "Copied" : "Press Ctrl-C";
-      setTimeout(() => { button.textContent = "Copy"; }, 2000);
-    });
-    box.append(button);
-  }
   addEventListener("hashchange", show);
   show();
 })();

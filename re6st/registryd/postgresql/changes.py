@@ -16,20 +16,20 @@ from cryptography import x509
 
 from re6st import cert
 from re6st.core.prefix import Prefix
-from re6st.core.registry.allocator import AllocationError, Edits
+from re6st.core.registry.allocator import Edits
 from re6st.core.registry.clock import Marks
 from re6st.core.registry.presence import Stay
 from re6st.core.routing.babel_keys import KeyState
 from re6st.keys import pki
 from re6st.registryd.postgresql.free_space import StoredAllocator, StoredNumbers
-from re6st.registryd.postgresql.queries import SWITCH_TIME, TOKEN_KEY, Connection, PostgresQueries, storable, to_text
+from re6st.registryd.postgresql.queries import TOKEN_KEY, Connection, PostgresQueries, storable, to_text
 from re6st.registryd.records import Issued, LastCall, Slot, StoredEvent
 from re6st.registryd.repository import Conflict, NotFound, Outdated
+from re6st.registryd.stored_configuration import SWITCH_TIME
+from re6st.registryd.unused_prefixes import unused
 
 logger = logging.getLogger("store")
 
-TAKEN_LIMIT = 100
-"""Number of prefixes that may be skipped for one certificate."""
 CLEAN_UP_LIMIT = 1000
 VERSION = "version"
 """The value of the configuration that changes with the parameters of the network."""
@@ -65,14 +65,7 @@ class PostgresChanges(PostgresQueries):
         A prefix that is `taken` is skipped and reserved: a node that was forgotten uses it. The very first prefix
         becomes that of the registry's own node (wire.md 4.5). Raises AllocationError.
         """
-        prefix = self._allocate(community, length)
-        tries = TAKEN_LIMIT
-        while any(each.contains(prefix) or prefix.contains(each) for each in taken):
-            logger.warning("an unknown node uses %s: no other node gets this prefix", prefix)
-            self._reserve(prefix)
-            if not (tries := tries - 1):
-                raise AllocationError(f"no free prefix of {length} bits that nobody uses, at {TAKEN_LIMIT} tries")
-            prefix = self._allocate(community, length)
+        prefix = unused(lambda: self._allocate(community, length), self._reserve, taken)
         number = self.numbers.take()
         new = make(Slot(prefix, number, self._next_serial()))
         if self.registry_prefix() is None:
@@ -156,7 +149,7 @@ class PostgresChanges(PostgresQueries):
     # --- prefixes and numbers ---
 
     def free_leaves(self) -> Iterator[Prefix]:
-        """Free these prefixes, with all that belongs to them."""
+        """The prefixes that are free."""
         return iter(self.allocator)
 
     def _allocate(self, community: Prefix, length: int) -> Prefix:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from re6st.core.prefix import Prefix
-from re6st.core.registry.presence import Stay
 from re6st.core.wire.extensions import Extension
+from re6st.registryd.listed_rows import TOP_SOFTWARE, like, names_of, node_of, revoked_of, token_of
 from re6st.registryd.postgresql.queries import PostgresQueries, storable
 from re6st.registryd.records import (
     GONE_AFTER,
@@ -23,8 +23,6 @@ from re6st.registryd.records import (
     RevokedCertificate,
     SoftwareCount,
 )
-
-TOP_SOFTWARE = 20
 
 _FROM = (
     " FROM certificate AS c LEFT JOIN seen AS s ON s.prefix = c.prefix LEFT JOIN revoked AS r ON r.serial = c.serial "
@@ -117,7 +115,7 @@ class PostgresLists(PostgresQueries):
             " WHERE token > %s ORDER BY token LIMIT %s",
             (grace, storable(after), limit),
         )
-        return [_token(row) for row in rows]
+        return [token_of(row) for row in rows]
 
     def every_token(self) -> Iterator[str]:
         """All tokens."""
@@ -132,19 +130,16 @@ class PostgresLists(PostgresQueries):
             " LEFT JOIN superseded AS s ON s.serial = r.serial WHERE r.serial > %s ORDER BY r.serial LIMIT %s",
             (after, limit),
         )
-        return [
-            RevokedCertificate(serial, None if bits is None else Prefix.from_bits(bits), *rest)
-            for serial, bits, *rest in rows
-        ]
+        return revoked_of(rows)
 
     def names(self, limit: int) -> list[NodeName]:
         """The names of the first nodes by address."""
-        return _names(self._rows(_NAMES + "ORDER BY c.prefix LIMIT %(limit)s", {"limit": limit}))
+        return names_of(self._rows(_NAMES + "ORDER BY c.prefix LIMIT %(limit)s", {"limit": limit}))
 
     def names_of(self, prefixes: Iterable[Prefix]) -> list[NodeName]:
         """The names of those of these nodes that have a certificate."""
         condition = "WHERE c.prefix = ANY(%(wanted)s) ORDER BY c.prefix"
-        return _names(self._rows(_NAMES + condition, {"wanted": _bits(prefixes)}))
+        return names_of(self._rows(_NAMES + condition, {"wanted": _bits(prefixes)}))
 
     def counts(self, online: Iterable[Prefix], now: int, soon: int) -> RegistryCounts:
         """The numbers of the overview; a certificate that ends before `soon` is expiring."""
@@ -217,33 +212,7 @@ def _filled(wanted: NodeFilter) -> dict[str, object]:
 
 
 def _node(row: tuple[Any, ...]) -> ListedNode:
-    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags, online, since, name = (
-        row
-    )
-    prefix = Prefix.from_bits(bits)
-    return ListedNode(
-        prefix,
-        email,
-        bytes(pem, "ascii"),
-        serial,
-        number,
-        not_after,
-        revoked,
-        *(seen, protocol, software),
-        tuple((names or "").split()),
-        tuple((tags or "").split()),
-        None if online is None else Stay(prefix, online, since),
-        name,
-    )
-
-
-def _token(row: tuple[Any, ...]) -> ListedToken:
-    token, email, length, created, expires, uses, tags = row
-    return ListedToken(token, email, length, created, expires, uses, tuple(tags.split()))
-
-
-def _names(rows: Iterable[tuple[Any, ...]]) -> list[NodeName]:
-    return [NodeName(Prefix.from_bits(bits), *rest) for bits, *rest in rows]
+    return node_of(row, bytes(row[2], "ascii"))
 
 
 def _search(search: NodeSearch) -> tuple[str, dict[str, Any]]:
@@ -254,8 +223,9 @@ def _search(search: NodeSearch) -> tuple[str, dict[str, Any]]:
         return "c.prefix = ANY(%(inside)s)", {"inside": _bits(search.prefixes)}
     if not search.text:
         return "true", {}
-    escaped = storable(search.text).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return "(n.name ILIKE %(like)s OR c.email ILIKE %(like)s OR s.software ILIKE %(like)s)", {"like": f"%{escaped}%"}
+    return "(n.name ILIKE %(like)s OR c.email ILIKE %(like)s OR s.software ILIKE %(like)s)", {
+        "like": like(storable(search.text))
+    }
 
 
 def _bits(prefixes: Iterable[Prefix]) -> list[str]:

@@ -9,20 +9,18 @@ from typing import Any
 import psycopg
 
 from re6st import cert
-from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.prefix import Prefix
 from re6st.core.registry.clock import Marks
 from re6st.core.registry.presence import Stay
-from re6st.core.routing.babel_keys import KeyState
 from re6st.keys import pki
 from re6st.registryd.records import Issued, StoredEvent, Token
 from re6st.registryd.repository import ContentError
+from re6st.registryd.stored_configuration import StoredConfiguration
 
 logger = logging.getLogger("store")
 
-SWITCH_TIME = "re6st_switch_time"
-"""Our own value of the configuration: when nodes change to the key with which babel signs."""
 TOKEN_KEY = "re6st_token_key"  # noqa: S105 - the name of a value
-"""Another one: the key of the digests by which tokens are found."""
+"""Our own value of the configuration: the key of the digests by which tokens are found."""
 
 _LACKS = "strpos(' ' || coalesce(s.extensions, '') || ' ', ' ' || %s || ' ') = 0"
 """The condition for nodes that did not announce an extension."""
@@ -30,7 +28,7 @@ _LACKS = "strpos(' ' || coalesce(s.extensions, '') || ' ', ' ' || %s || ' ') = 0
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-class PostgresQueries:
+class PostgresQueries(StoredConfiguration):
     """Reads rows over one connection."""
 
     def __init__(self, db: Connection) -> None:
@@ -40,14 +38,6 @@ class PostgresQueries:
         """A value of the configuration; None if there is none."""
         row = self.one("SELECT kind, value FROM config WHERE name = %s", name)
         return None if row is None else from_text(*row)
-
-    def registry_prefix(self) -> Prefix | None:
-        """The prefix of the registry node; None before the first certificate. Raises ContentError."""
-        bits = self.config("prefix")
-        try:
-            return None if bits is None else Prefix.from_bits(bits)
-        except (PrefixError, TypeError, AttributeError) as error:
-            raise ContentError(f"configuration 'prefix' of the database: {error}") from None
 
     def pem(self, prefix: Prefix) -> bytes | None:
         """The certificate of a prefix."""
@@ -116,11 +106,6 @@ class PostgresQueries:
             (region.bits, region.bits + "2", limit),
         )
         return [Prefix.from_bits(row[0]) for row in found]
-
-    def babel_state(self) -> KeyState:
-        """The keys of babel (wire.md 5.4)."""
-        keys = (self.config("babel_hmac0"), self.config("babel_hmac1"), self.config("babel_hmac2"))
-        return KeyState(keys, self.config("valid_until"), self.config(SWITCH_TIME))
 
     def first_deadline(self, grace: int) -> float | None:
         """When something is to be cleaned up next, as Unix time."""

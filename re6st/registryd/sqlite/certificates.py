@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 
 from cryptography import x509
 
 from re6st import cert
 from re6st.core.prefix import Prefix
-from re6st.core.registry.allocator import AllocationError
 from re6st.keys import pki
 from re6st.registryd.records import Issued, Slot
 from re6st.registryd.repository import Conflict
 from re6st.registryd.sqlite.certificate_table import RESERVED
 from re6st.registryd.sqlite.space import Space
-
-logger = logging.getLogger("store")
-
-TAKEN_LIMIT = 100
-"""Number of prefixes that may be skipped for one certificate."""
+from re6st.registryd.unused_prefixes import unused
 
 
 class Certificates(Space):
@@ -41,14 +35,7 @@ class Certificates(Space):
         A prefix that is `taken` is skipped and reserved: a node that was forgotten uses it. The very first prefix
         becomes that of the registry's own node (wire.md 4.5). Raises AllocationError.
         """
-        prefix = self._allocate(community, length)
-        tries = TAKEN_LIMIT
-        while any(each.contains(prefix) or prefix.contains(each) for each in taken):
-            logger.warning("an unknown node uses %s: no other node gets this prefix", prefix)
-            self._db.execute("INSERT INTO cert VALUES (?, NULL, ?)", (prefix.bits, RESERVED))
-            if not (tries := tries - 1):
-                raise AllocationError(f"no free prefix of {length} bits that nobody uses, at {TAKEN_LIMIT} tries")
-            prefix = self._allocate(community, length)
+        prefix = unused(lambda: self._allocate(community, length), self._reserve, taken)
         number = self._take_number()
         new = make(Slot(prefix, number, self._next_serial()))
         self._db.execute("INSERT INTO cert VALUES (?, ?, NULL)", (prefix.bits, email))

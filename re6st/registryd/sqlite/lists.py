@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from re6st.core.prefix import Prefix
-from re6st.core.registry.presence import Stay
 from re6st.core.wire.extensions import Extension
+from re6st.registryd.listed_rows import TOP_SOFTWARE, like, names_of, node_of, revoked_of, token_of
 from re6st.registryd.records import (
     GONE_AFTER,
     GONE_UNTIL,
@@ -34,7 +34,6 @@ from re6st.registryd.sqlite.sql_queries import SqlQueries
 from re6st.service.sqlite_files import readable_errors
 
 BUSY_TIMEOUT = 5.0
-TOP_SOFTWARE = 20
 
 _FROM = """
 FROM re6st_issued AS i JOIN cert AS c USING (prefix) LEFT JOIN re6st_seen AS s USING (prefix)
@@ -43,8 +42,8 @@ LEFT JOIN crl ON crl.serial = i.serial LEFT JOIN re6st_tags AS t USING (prefix)
 LEFT JOIN re6st_stay AS y USING (prefix) LEFT JOIN re6st_name AS n ON n.prefix = i.prefix """
 
 _NODES = (
-    "SELECT i.prefix, c.email, c.cert, i.serial, i.number, i.not_after, crl.serial, s.date, s.protocol, s.software,"
-    " e.names, t.names, y.online, y.since, n.name" + _FROM
+    "SELECT i.prefix, c.email, c.cert, i.serial, i.number, i.not_after, crl.serial IS NOT NULL, s.date, s.protocol,"
+    " s.software, e.names, t.names, y.online, y.since, n.name" + _FROM
 )
 """The columns that `_node` needs."""
 
@@ -136,7 +135,7 @@ class ListRows(SqlQueries):
             " WHERE token > ?2 ORDER BY token LIMIT ?3",
             (grace, after, limit),
         )
-        return [_token(row) for row in rows]
+        return [token_of(row) for row in rows]
 
     def every_token(self) -> Iterator[str]:
         """All tokens."""
@@ -152,19 +151,16 @@ class ListRows(SqlQueries):
             " WHERE crl.serial > ? ORDER BY crl.serial LIMIT ?",
             (after, limit),
         )
-        return [
-            RevokedCertificate(serial, None if bits is None else Prefix.from_bits(bits), *rest)
-            for serial, bits, *rest in rows
-        ]
+        return revoked_of(rows)
 
     def names(self, limit: int) -> list[NodeName]:
         """The names of the first nodes by address."""
-        return _names(self._db.execute(_NAMES + "ORDER BY i.prefix LIMIT ?", (limit,)))
+        return names_of(self._db.execute(_NAMES + "ORDER BY i.prefix LIMIT ?", (limit,)))
 
     def names_of(self, prefixes: Iterable[Prefix]) -> list[NodeName]:
         """The names of those of these nodes that have a certificate."""
         condition = "WHERE i.prefix IN (SELECT value FROM json_each(?)) ORDER BY i.prefix"
-        return _names(self._db.execute(_NAMES + condition, (_bits(prefixes),)))
+        return names_of(self._db.execute(_NAMES + condition, (_bits(prefixes),)))
 
     def counts(self, online: Iterable[Prefix], now: int, soon: int) -> RegistryCounts:
         """The numbers of the overview; a certificate that ends before `soon` is expiring."""
@@ -227,33 +223,7 @@ class ListRows(SqlQueries):
 
 
 def _node(row: tuple[Any, ...]) -> ListedNode:
-    bits, email, pem, serial, number, not_after, revoked, seen, protocol, software, names, tags, online, since, name = (
-        row
-    )
-    prefix = Prefix.from_bits(bits)
-    return ListedNode(
-        prefix,
-        email,
-        pem_of(pem),
-        serial,
-        number,
-        not_after,
-        revoked is not None,
-        *(seen, protocol, software),
-        tuple((names or "").split()),
-        tuple((tags or "").split()),
-        None if online is None else Stay(prefix, bool(online), since),
-        name,
-    )
-
-
-def _token(row: tuple[Any, ...]) -> ListedToken:
-    token, email, length, created, expires, uses, tags = row
-    return ListedToken(token, email, length, created, expires, uses, tuple(tags.split()))
-
-
-def _names(rows: Iterable[tuple[str, str | None, str | None, str | None]]) -> list[NodeName]:
-    return [NodeName(Prefix.from_bits(bits), *rest) for bits, *rest in rows]
+    return node_of(row, pem_of(row[2]))
 
 
 def _search(search: NodeSearch) -> tuple[str, dict[str, Any]]:
@@ -264,9 +234,8 @@ def _search(search: NodeSearch) -> tuple[str, dict[str, Any]]:
         return "i.prefix IN (SELECT value FROM json_each(:inside))", {"inside": _bits(search.prefixes)}
     if not search.text:
         return "1", {}
-    escaped = search.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     columns = " OR ".join(f"{column} LIKE :like ESCAPE '\\'" for column in ("n.name", "c.email", "s.software"))
-    return f"({columns})", {"like": f"%{escaped}%"}
+    return f"({columns})", {"like": like(search.text)}
 
 
 def _bits(prefixes: Iterable[Prefix]) -> str:

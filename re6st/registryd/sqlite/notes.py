@@ -11,7 +11,8 @@ from re6st.core.registry.presence import Stay
 from re6st.core.routing.babel_keys import KeyState
 from re6st.registryd.records import LastCall, StoredEvent
 from re6st.registryd.repository import Conflict, NotFound
-from re6st.registryd.sqlite.sql_queries import SWITCH_TIME, SqlQueries
+from re6st.registryd.sqlite.sql_queries import SqlQueries
+from re6st.registryd.stored_configuration import SWITCH_TIME
 
 
 class Notes(SqlQueries):

@@ -26,7 +26,7 @@ class Space(Notes):
         self._undo: list[Callable[[], None]] = []
 
     def free_leaves(self) -> Iterator[Prefix]:
-        """Free these prefixes, with all that belongs to them."""
+        """The prefixes that are free."""
         return iter(self.allocator)
 
     def _allocate(self, community: Prefix, length: int) -> Prefix:
@@ -41,7 +41,7 @@ class Space(Notes):
         if keep or prefix == self.registry_prefix():
             # All nodes take a route to this prefix as proof that they are connected: nobody else may ever have it
             # (4.5).
-            self._db.execute("INSERT INTO cert VALUES (?, NULL, ?)", (prefix.bits, RESERVED))
+            self._reserve(prefix)
         else:
             self._apply(self.allocator.release(prefix))
         self._release_number(number and number[0])
@@ -55,6 +55,9 @@ class Space(Notes):
         if number is not None and not self._one("SELECT 1 FROM re6st_issued WHERE number = ?", number):
             self.numbers.release(number)
             self._undo.append(lambda: self.numbers.remove(number))
+
+    def _reserve(self, prefix: Prefix) -> None:
+        self._db.execute("INSERT INTO cert VALUES (?, NULL, ?)", (prefix.bits, RESERVED))
 
     def _apply(self, edits: Edits) -> None:
         """Write the allocator's changes, and remember how to undo them."""

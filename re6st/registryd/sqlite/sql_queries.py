@@ -8,24 +8,20 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from re6st import cert
-from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.prefix import Prefix
 from re6st.core.registry.clock import Marks
 from re6st.core.registry.presence import Stay
-from re6st.core.routing.babel_keys import KeyState
 from re6st.keys import pki
 from re6st.registryd.records import Issued, StoredEvent, Token
-from re6st.registryd.repository import ContentError
 from re6st.registryd.sqlite.certificate_table import pem_of
+from re6st.registryd.stored_configuration import StoredConfiguration
 
 T = TypeVar("T")
 
 logger = logging.getLogger("store")
 
-SWITCH_TIME = "re6st_switch_time"
-"""Our own row of `config`: when nodes change to the key with which babel signs."""
 
-
-class SqlQueries:
+class SqlQueries(StoredConfiguration):
     """Reads rows over one connection."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -46,14 +42,6 @@ class SqlQueries:
     def config(self, name: str) -> Any:
         row = self._one("SELECT value FROM config WHERE name = ?", name)
         return row and row[0]
-
-    def registry_prefix(self) -> Prefix | None:
-        """The prefix of the registry node; None before the first certificate. Raises ContentError."""
-        bits = self.config("prefix")
-        try:
-            return None if bits is None else Prefix.from_bits(bits)
-        except (PrefixError, TypeError, AttributeError) as error:
-            raise ContentError(f"configuration 'prefix' of the database: {error}") from None
 
     def pem(self, prefix: Prefix) -> bytes | None:
         """The certificate of a prefix."""
@@ -110,11 +98,6 @@ class SqlQueries:
             (region.bits, limit),
         )
         return [Prefix.from_bits(row[0]) for row in found]
-
-    def babel_state(self) -> KeyState:
-        """The keys of babel (wire.md 5.4)."""
-        keys = (self.config("babel_hmac0"), self.config("babel_hmac1"), self.config("babel_hmac2"))
-        return KeyState(keys, self.config("valid_until"), self.config(SWITCH_TIME))
 
     def first_deadline(self, grace: int) -> float | None:
         """When something is to be cleaned up next, as Unix time."""

@@ -1,4 +1,4 @@
-// A button beside each text that people copy.
+// A button beside each text that people copy: on the page for newcomers, and on those of the operator.
 "use strict";
 (() => {
   async function copy(text, from) {
@@ -20,7 +20,7 @@
     button.className = "quiet";
     button.textContent = "Copy";
     button.addEventListener("click", async () => {
-      const from = box.querySelector("code");
+      const from = box.querySelector("pre, code");
       button.textContent = (await copy(from.textContent, from)) ? "Copied" : "Press Ctrl-C";
       setTimeout(() => { button.textContent = "Copy"; }, 2000);
     });
